@@ -1,0 +1,48 @@
+# ollama-fortress: `make up` deploys on this machine, `make test` proves it.
+STACK ?= dev
+FORTRESS = bin/fortress
+PYTEST = .venv/bin/python -m pytest
+.PHONY: up preview down env bundle test test-unit test-program test-engine test-live bench lint golden bootstrap
+
+up:
+	@$(FORTRESS) up --stack $(STACK)
+
+preview:
+	@$(FORTRESS) preview --stack $(STACK)
+
+down:
+	@$(FORTRESS) down --stack $(STACK)
+
+env:
+	@$(FORTRESS) env --stack $(STACK)
+
+bundle:
+	@$(FORTRESS) bundle $(USER) --stack $(STACK)
+
+bootstrap:
+	@bin/bootstrap
+
+test: lint test-unit test-program test-engine test-live
+
+test-unit: bootstrap
+	$(PYTEST) tests/unit
+
+test-program: bootstrap
+	$(PYTEST) tests/program
+
+test-engine: bootstrap
+	$(PYTEST) tests/engine
+
+test-live: bootstrap
+	$(PYTEST) tests/live
+
+golden: bootstrap
+	FORTRESS_GOLDEN=write $(PYTEST) tests/unit -k golden -q
+
+bench: bootstrap
+	.venv/bin/python -m bench
+
+lint: bootstrap
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright

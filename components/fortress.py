@@ -1,0 +1,140 @@
+"""All parts of one fortress, put together in the order of a request's way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+from pulumi import Input, Output, ResourceOptions
+
+from components.gateway import Gateway, GatewayArgs
+from components.host import Host, HostArgs
+from components.identity import Identity, IdentityArgs
+from components.names import Names
+from components.networks import Networks, NetworksArgs
+from components.ollama_host import OllamaHost, OllamaHostArgs
+from components.pki import Pki, PkiArgs
+from components.vpn_node import VpnNode, VpnNodeArgs
+from images import reference
+from render import bundle
+from settings import StackSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class FortressArgs:
+    settings: StackSettings
+    """Plain and validated, so it decides which resources exist."""
+
+
+class Fortress(pulumi.ComponentResource):
+    """VpnNode -> Gateway -> OllamaHost."""
+
+    endpoint: Output[str]
+    ca_certificate: Output[str]
+    tunnel_address: str
+    bundles: dict[str, Output[dict[str, str]]]
+
+    def __init__(self, name: str, args: FortressArgs, opts: ResourceOptions | None = None) -> None:
+        super().__init__("fortress:index:Fortress", name, {}, opts)
+        settings = args.settings
+        wireguard = settings.wireguard
+        assert wireguard is not None
+        child = ResourceOptions(parent=self)
+        names = Names(stack=settings.stack, prefix=name)
+        plan = settings.plan
+        mode = settings.engine.value
+        self.tunnel_address = str(wireguard.server4)
+
+        host = Host(f"{name}-host", HostArgs(settings=settings.host, stack=settings.stack), child)
+        networks = Networks(
+            f"{name}-networks",
+            NetworksArgs(host=host, names=names, wan=plan.wan, edge=plan.edge, model=plan.model, heart=plan.heart),
+            child,
+        )
+        self.identity = Identity(f"{name}-identity", IdentityArgs(settings=settings), child)
+        self.pki = Pki(
+            f"{name}-pki",
+            PkiArgs(
+                domain=settings.domain,
+                addresses=[str(wireguard.server4), str(wireguard.server6)],
+                ca_epoch=settings.pki.ca_epoch,
+                leaf_epoch=settings.pki.leaf_epoch,
+            ),
+            child,
+        )
+        OllamaHost(
+            f"{name}-ollama-host",
+            OllamaHostArgs(
+                settings=settings,
+                host=host,
+                names=names,
+                networks=networks,
+                server=self.pki.hop_server,
+                image=reference("ollama", mode),
+                sidecar_image=reference("gateway", mode),
+            ),
+            child,
+        )
+        gateway = Gateway(
+            f"{name}-gateway",
+            GatewayArgs(
+                settings=settings,
+                host=host,
+                names=names,
+                networks=networks,
+                devices=self.identity.devices,
+                key_hashes=self.identity.key_hashes,
+                server=self.pki.server,
+                hop=self.pki.hop_client,
+                image=reference("gateway", mode),
+            ),
+            child,
+        )
+        self.vpn_node = VpnNode(
+            f"{name}-vpn-node",
+            VpnNodeArgs(
+                settings=settings,
+                host=host,
+                names=names,
+                networks=networks,
+                devices=self.identity.devices,
+                image=reference("vpn-node", mode),
+            ),
+            child,
+        )
+        self.endpoint = gateway.endpoint
+        self.ca_certificate = Output.unsecret(self.pki.server.authority)
+        self.bundles = {user: self._bundle(settings, user) for user in sorted(settings.users)}
+        self.register_outputs({"endpoint": self.endpoint})
+
+    def _bundle(self, settings: StackSettings, user: str) -> Output[dict[str, str]]:
+        devices = [device for device in self.identity.devices if device.user == user]
+        values: dict[str, Input[str]] = {
+            "api_key": self.identity.api_keys[user],
+            "ca": self.pki.server.authority,
+            "server": self.vpn_node.public_key,
+        }
+        for device in devices:
+            values[f"psk {device.device}"] = device.psk
+            if device.private_key is not None:
+                values[f"private {device.device}"] = device.private_key
+
+        def render(known: Mapping[str, str]) -> dict[str, str]:
+            return bundle.files(
+                settings,
+                user,
+                api_key=known["api_key"],
+                ca_pem=known["ca"],
+                server_public_key=known["server"],
+                devices=[
+                    bundle.BundleDevice(
+                        name=device.device,
+                        private_key=known.get(f"private {device.device}"),
+                        psk=known[f"psk {device.device}"],
+                        ip4=device.ip4,
+                        ip6=device.ip6,
+                    )
+                    for device in devices
+                ],
+            )
+
+        return Output.all(**values).apply(render)

@@ -1,0 +1,128 @@
+"""The Gateway: the only door to Ollama.
+
+Owns one nginx container, the files it reads, its audit trail and its state. Creates no network, key or certificate.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pulumi
+import pulumi_docker as docker
+from pulumi import Input, Output, ResourceOptions
+
+from components.container import Attachment, ContainerSpec, hardened
+from components.host import Consumer, Host, HostFiles
+from components.identity import DeviceIdentity
+from components.names import Names
+from components.networks import Networks
+from components.pki import Certificate
+from render import nginx
+from render.principals import principals
+from settings import StackSettings
+
+COMPONENT = "gateway"
+POLICY = Path(__file__).parent.parent / "gateway"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayArgs:
+    settings: StackSettings
+    host: Host
+    names: Names
+    networks: Networks
+    devices: Sequence[DeviceIdentity]
+    key_hashes: Mapping[str, Output[str]]
+    server: Certificate
+    hop: Certificate
+    """The client certificate that the OllamaHost's sidecar accepts, and the authority of the sidecar's own."""
+    image: str
+
+
+class Gateway(pulumi.ComponentResource):
+    """nginx with the policy; a route it does not name is refused."""
+
+    endpoint: Output[str]
+
+    def __init__(self, name: str, args: GatewayArgs, opts: ResourceOptions | None = None) -> None:
+        super().__init__("fortress:index:Gateway", name, {}, opts)
+        self.args = args
+        self.files = self._files(name)
+        self.audit = self._volume(f"{name}-audit", "audit")
+        self.state = self._volume(f"{name}-state", "state")
+        self.container = self._container(name)
+        self.endpoint = Output.from_input(f"https://{args.settings.domain}")
+        self.register_outputs({"endpoint": self.endpoint})
+
+    def _files(self, name: str) -> HostFiles:
+        settings = self.args.settings
+        certificate, key = self._served_certificate()
+        addresses = {(device.user, device.device): (device.ip4, device.ip6) for device in self.args.devices}
+        files: dict[str, Input[str]] = {
+            path.name: path.read_text() for path in sorted(POLICY.iterdir()) if path.suffix in (".js", ".json")
+        }
+        files |= {
+            "nginx.conf": nginx.gateway(settings, settings.plan),
+            "principals.json": Output.all(**self.args.key_hashes).apply(
+                lambda hashes: principals(settings, addresses, hashes)
+            ),
+            "tls/server.pem": certificate,
+            "tls/server.key": key,
+            "hop/client.pem": self.args.hop.pem,
+            "hop/client.key": self.args.hop.key,
+            "hop/ca.pem": self.args.hop.authority,
+        }
+        return self.args.host.files(
+            f"{name}-files",
+            component=COMPONENT,
+            files=files,
+            consumer=Consumer(
+                image=self.args.image,
+                uid=101,
+                check="nginx -t -q -c /config/current/nginx.conf",
+                container=self.args.names.of(COMPONENT),
+            ),
+            about=[f"user {user} {settings.users[user].role}" for user in sorted(settings.users)],
+            opts=ResourceOptions(parent=self),
+        )
+
+    def _served_certificate(self) -> tuple[Input[str], Input[str]]:
+        own = self.args.settings.gateway
+        if own.certificate_file is None or own.key_file is None:
+            return self.args.server.pem, self.args.server.key
+        return own.certificate_file.expanduser().read_text(), Output.secret(own.key_file.expanduser().read_text())
+
+    def _volume(self, name: str, part: str) -> docker.Volume:
+        return docker.Volume(
+            name,
+            name=self.args.names.of(part),
+            labels=self.args.names.volume_labels(part),
+            opts=ResourceOptions(parent=self, provider=self.args.host.provider, protect=self.args.settings.protect),
+        )
+
+    def _container(self, name: str) -> docker.Container:
+        plan = self.args.settings.plan
+        container, _ = hardened(
+            f"{name}-container",
+            host=self.args.host,
+            names=self.args.names,
+            spec=ContainerSpec(
+                component=COMPONENT,
+                image=self.args.image,
+                user="101:101",
+                entrypoints=["nginx"],
+                command=["-c", "/config/current/nginx.conf", "-g", "daemon off;"],
+                networks=[
+                    Attachment(self.args.networks.edge, str(plan.edge.gateway)),
+                    Attachment(self.args.networks.model, str(plan.model.gateway)),
+                ],
+                memory_mb=512,
+                tmpfs={"/tmp": "nosuid,nodev,noexec,size=256m,mode=1777"},  # noqa: S108 - bodies wait here
+                volumes={"/var/log/gateway": self.audit, "/var/lib/gateway": self.state},
+                files=self.files,
+                grace_s=30,  # an answer in flight may finish when the image changes
+                health=["nginx-health"],
+            ),
+            opts=ResourceOptions(parent=self),
+        )
+        return container

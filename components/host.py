@@ -1,0 +1,239 @@
+"""A machine with a Docker engine: this one, or one reached by SSH. All shell of the program is written here.
+
+Files reach a container as one directory per component, written by a one-shot container of the component's own
+image: the account that deploys needs the right to use Docker, nothing more, and the same script serves both kinds
+of host. A revision is written beside the running one, checked by the program that will read it, and only then
+becomes `current` by one rename; the running container is told afterwards.
+"""
+
+import base64
+import hashlib
+import io
+import shlex
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pulumi
+import pulumi_command as command
+import pulumi_docker as docker
+from pulumi import Input, Output, ResourceOptions
+
+from settings import HostSettings
+
+ROOT = "/var/lib/ollama-fortress"
+"""Where component directories lie on every host, whatever checkout made them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consumer:
+    """The program that reads a component's files."""
+
+    image: str
+    uid: int
+    check: str
+    """Shell run in a one-shot container of `image`, with the new revision at /config/current; not 0 refuses it."""
+    container: str
+    """Name of the running container, told by `reload` after the switch."""
+    reload: str = "HUP"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostArgs:
+    settings: HostSettings
+    stack: str
+
+
+class Host(pulumi.ComponentResource):
+    """Files, commands and the Docker provider of one machine."""
+
+    provider: docker.Provider
+
+    def __init__(self, name: str, args: HostArgs, opts: ResourceOptions | None = None) -> None:
+        super().__init__("fortress:index:Host", name, {}, opts)
+        self.args = args
+        self.provider = self._provider(name)
+        self.register_outputs({})
+
+    def _provider(self, name: str) -> docker.Provider:
+        ssh = self.args.settings.ssh
+        if ssh is None:
+            return docker.Provider(
+                f"{name}-docker",
+                host=f"unix://{self.args.settings.docker_socket}",
+                opts=ResourceOptions(parent=self),
+            )
+        return docker.Provider(
+            f"{name}-docker",
+            host=f"ssh://{ssh.user}@{ssh.address}:{ssh.port}",
+            # The pinned key is offered by a command, so no known_hosts file has to exist on the operator's machine.
+            ssh_opts=[
+                *("-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=/dev/null"),
+                *("-o", f"KnownHostsCommand=/bin/echo %H {ssh.host_key}"),
+                *("-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", "ControlPath=~/.ssh/fortress-%C"),
+                *("-i", str(ssh.private_key_file)),
+            ],
+            opts=ResourceOptions(parent=self),
+        )
+
+    def command(
+        self,
+        name: str,
+        *,
+        create: Input[str],
+        delete: Input[str] | None = None,
+        stdin: Input[str] | None = None,
+        opts: ResourceOptions,
+    ) -> pulumi.Resource:
+        """Run shell on the host at create, and again whenever its text or stdin changes: it must be idempotent.
+
+        Secrets travel in `stdin` only; a failing command prints its text.
+        """
+        prologue = self._prologue()
+        text = Output.concat(prologue, create)
+        removal = None if delete is None else Output.concat(prologue, delete)
+        merged = ResourceOptions.merge(opts, ResourceOptions(additional_secret_outputs=["stdout", "stderr"]))
+        ssh = self.args.settings.ssh
+        if ssh is None:
+            return command.local.Command(
+                name,
+                create=text,
+                delete=removal,
+                stdin=stdin,
+                add_previous_output_in_env=False,
+                logging=command.local.Logging.NONE,
+                opts=merged,
+            )
+        return command.remote.Command(
+            name,
+            connection=command.remote.ConnectionArgs(
+                host=ssh.address,
+                port=ssh.port,
+                user=ssh.user,
+                host_key=ssh.host_key,
+                private_key=Output.secret(ssh.private_key_file.expanduser().read_text()),
+                dial_error_limit=3,
+            ),
+            create=text,
+            delete=removal,
+            stdin=stdin,
+            add_previous_output_in_env=False,
+            logging=command.remote.Logging.NONE,
+            opts=merged,
+        )
+
+    def _prologue(self) -> str:
+        socket = self.args.settings.docker_socket
+        return f"set -eu\nexport DOCKER_HOST=unix://{shlex.quote(socket)}\n"
+
+    def files(
+        self,
+        name: str,
+        *,
+        component: str,
+        files: Mapping[str, Input[str]],
+        consumer: Consumer,
+        about: Sequence[str] = (),
+        opts: ResourceOptions,
+    ) -> "HostFiles":
+        """Deliver a component's files.
+
+        component: directory name under the stack's own directory.
+        files: relative path -> text; secret or not, all of it travels by stdin.
+        about: plain words for the preview (users, addresses): never a secret.
+        """
+        directory = f"{ROOT}/{self.args.stack}/{component}"
+        archive = Output.all(**files).apply(lambda texts: _archive(texts, consumer.uid))
+        summary = Output.all(**files).apply(lambda texts: _summary(texts, about))
+        # The hashes are of the whole text of each file, keys of 256 bit included: nothing can be guessed from them.
+        plain = Output.unsecret(summary)
+        revision = Output.unsecret(archive.apply(lambda text: hashlib.sha256(text.encode()).hexdigest()))
+        delivered = self.command(
+            name,
+            create=Output.all(plain, revision).apply(
+                lambda parts: _deliver(parts[0], parts[1], directory, consumer),
+            ),
+            delete=_remove(directory, consumer.image),
+            stdin=Output.secret(archive),
+            opts=opts,
+        )
+        return HostFiles(directory=directory, revision=revision, delivered=delivered)
+
+
+@dataclass(frozen=True)
+class HostFiles:
+    """A delivered component directory; containers mount `directory` and depend on `delivered`."""
+
+    directory: str
+    revision: Output[str]
+    delivered: pulumi.Resource
+
+
+def _archive(texts: Mapping[str, str], uid: int) -> str:
+    """A tar in base64, the same bytes for the same files: text is all that stdin carries."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        folders = sorted({str(parent) for path in texts for parent in Path(path).parents if str(parent) != "."})
+        for folder in folders:
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o500, uid, uid
+            tar.addfile(entry)
+        for path in sorted(texts):
+            content = texts[path].encode()
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode, entry.uid, entry.gid = len(content), 0o400, uid, uid
+            tar.addfile(entry, io.BytesIO(content))
+    return base64.encodebytes(buffer.getvalue()).decode()
+
+
+def _summary(texts: Mapping[str, str], about: Sequence[str]) -> str:
+    hashes = [f"# {path} {hashlib.sha256(texts[path].encode()).hexdigest()[:16]}" for path in sorted(texts)]
+    return "\n".join([*(f"# {line}" for line in about), *hashes])
+
+
+_WRITER = "--rm -i --network none --user 0:0 --read-only --cap-drop ALL --security-opt no-new-privileges"
+
+
+def _deliver(summary: str, revision: str, directory: str, consumer: Consumer) -> str:
+    receive = "\n".join(
+        [
+            "set -eu; umask 077; cd /target",
+            f"rm -rf .new-{revision}; mkdir .new-{revision}",
+            f"base64 -d | tar -x -p --same-owner -C .new-{revision}",
+            f"chown {consumer.uid}:{consumer.uid} .new-{revision}; chmod 0500 .new-{revision}",
+            # -T: an existing directory of that name is the same revision, complete by the rename that made it.
+            f"if [ -d rev-{revision} ]; then rm -rf .new-{revision}; else mv -T .new-{revision} rev-{revision}; fi",
+            "chmod 0755 .",
+        ]
+    )
+    switch = "\n".join(
+        [
+            "set -eu",
+            f"( {consumer.check} ) >&2",
+            f"cd /target; ln -sfn rev-{revision} .current; mv -T .current current",
+            f'for old in .new-* rev-*; do [ "$old" = rev-{revision} ] || rm -rf -- "$old"; done',
+        ]
+    )
+    caps = "--cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER"
+    image, name = shlex.quote(consumer.image), shlex.quote(consumer.container)
+    tmpfs = "--tmpfs /tmp --tmpfs /run"
+    logs = "--tmpfs /var/log/gateway --tmpfs /var/lib/gateway"
+    return f"""{summary}
+docker run {_WRITER} {caps} --entrypoint /bin/sh -v {directory}:/target {image} -c {shlex.quote(receive)}
+docker run {_WRITER} {caps} {tmpfs} {logs} --entrypoint /bin/sh -v {directory}:/target \\
+  -v {directory}/rev-{revision}:/config/current:ro {image} -c {shlex.quote(switch)} </dev/null
+if [ "$(docker inspect -f '{{{{.State.Running}}}}' {name} 2>/dev/null)" = true ]; then
+  docker kill --signal {consumer.reload} {name} >/dev/null
+fi
+"""
+
+
+def _remove(directory: str, image: str) -> str:
+    parent, _, leaf = directory.rpartition("/")
+    root, _, stack = parent.rpartition("/")
+    script = f"rm -rf -- /root/{stack}/{leaf}; rmdir -- /root/{stack} 2>/dev/null || :"
+    return (
+        f"docker run {_WRITER} --cap-add DAC_OVERRIDE --cap-add FOWNER --entrypoint /bin/sh -v {root}:/root "
+        f"{shlex.quote(image)} -c {shlex.quote(script)} </dev/null\n"
+    )

@@ -1,0 +1,94 @@
+"""Who may come in: one random seed per user; every key of that user is derived from it.
+
+Owns the seeds. The derivations are in settings/keys.py; nothing here changes another user's keys when a user or a
+device comes or goes.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+import pulumi
+import pulumi_random as random
+from pulumi import Output, ResourceOptions
+
+from settings import StackSettings
+from settings.addresses import device_address, refuse_collisions
+from settings.keys import Seed, api_key, key_hash, wireguard_private, wireguard_psk, wireguard_public
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceIdentity:
+    """One device in the tunnel. private_key is None where the device keeps its own."""
+
+    user: str
+    device: str
+    ip4: IPv4Address
+    ip6: IPv6Address
+    private_key: Output[str] | None
+    public_key: Output[str]
+    psk: Output[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityArgs:
+    settings: StackSettings
+
+
+class Identity(pulumi.ComponentResource):
+    """Users to seeds, API keys and devices."""
+
+    api_keys: dict[str, Output[str]]
+    key_hashes: dict[str, Output[str]]
+    devices: list[DeviceIdentity]
+
+    def __init__(self, name: str, args: IdentityArgs, opts: ResourceOptions | None = None) -> None:
+        super().__init__("fortress:index:Identity", name, {}, opts)
+        settings = args.settings
+        addresses = _addresses(settings)
+        self.api_keys, self.key_hashes, self.devices = {}, {}, []
+        for user_name, user in sorted(settings.users.items()):
+            seed = self._seed(f"{name}-{user_name}")
+            key = seed.apply(_deriving(api_key, user_name, user.epoch))
+            self.api_keys[user_name] = Output.secret(key)
+            # A hash of 256 random bits tells nothing about them; the gateway's files and the preview show it.
+            self.key_hashes[user_name] = Output.unsecret(key.apply(key_hash))
+            for device in user.device_list():
+                ip4, ip6 = addresses[user_name, device.name]
+                who = (user_name, device.name, device.epoch)
+                private = None if device.public_key else Output.secret(seed.apply(_deriving(wireguard_private, *who)))
+                public = (
+                    Output.from_input(device.public_key)
+                    if private is None
+                    else Output.unsecret(private.apply(wireguard_public))
+                )
+                self.devices.append(
+                    DeviceIdentity(
+                        user=user_name,
+                        device=device.name,
+                        ip4=ip4,
+                        ip6=ip6,
+                        private_key=private,
+                        public_key=public,  # type: ignore[arg-type]
+                        psk=Output.secret(seed.apply(_deriving(wireguard_psk, *who))),
+                    )
+                )
+        self.register_outputs({})
+
+    def _seed(self, name: str) -> Output[str]:
+        return random.RandomBytes(name, length=32, opts=ResourceOptions(parent=self)).base64
+
+
+def _deriving(derivation, *who: str):
+    return lambda seed: derivation(Seed.from_base64(seed), *who)
+
+
+def _addresses(settings: StackSettings) -> dict[tuple[str, str], tuple[IPv4Address, IPv6Address]]:
+    assert settings.wireguard is not None
+    subnet4, subnet6 = settings.wireguard.subnet4, settings.wireguard.subnet6
+    addresses = {}
+    for user_name, user in settings.users.items():
+        for device in user.device_list():
+            ip4, ip6 = device_address(user_name, device.name, device.epoch, subnet4, subnet6)
+            addresses[user_name, device.name] = (device.address or ip4, ip6)
+    refuse_collisions(addresses, subnet4)
+    return addresses

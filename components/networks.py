@@ -1,0 +1,51 @@
+"""The Docker networks of a fortress. All but `wan` are internal and give the host neither address nor route."""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_docker as docker
+from pulumi import ResourceOptions
+
+from components.host import Host
+from components.names import Names
+from settings import Subnet
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworksArgs:
+    host: Host
+    names: Names
+    wan: Subnet
+    edge: Subnet
+    model: Subnet
+    heart: Subnet
+
+
+class Networks(pulumi.ComponentResource):
+    """wan, edge, model and heart."""
+
+    wan: docker.Network
+    edge: docker.Network
+    model: docker.Network
+    heart: docker.Network
+
+    def __init__(self, name: str, args: NetworksArgs, opts: ResourceOptions | None = None) -> None:
+        super().__init__("fortress:index:Networks", name, {}, opts)
+        self.args = args
+        self.wan = self._network(name, args.wan, internal=False)
+        self.edge = self._network(name, args.edge, internal=True)
+        self.model = self._network(name, args.model, internal=True)
+        self.heart = self._network(name, args.heart, internal=True)
+        self.register_outputs({})
+
+    def _network(self, name: str, subnet: Subnet, *, internal: bool) -> docker.Network:
+        return docker.Network(
+            f"{name}-{subnet.name}",
+            name=self.args.names.of(subnet.name),
+            internal=internal,
+            ipam_configs=[docker.NetworkIpamConfigArgs(subnet=str(subnet.cidr))],
+            # Without an address in the network the host itself cannot reach a container in it.
+            options={"com.docker.network.bridge.inhibit_ipv4": "true"} if internal else None,
+            labels=self.args.names.network_labels(subnet.name),
+            opts=ResourceOptions(parent=self, provider=self.args.host.provider, delete_before_replace=True),
+        )

@@ -1,0 +1,99 @@
+"""One real question through the tunnel, from a throw-away client container that has nothing but a user's bundle."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from fortress.errors import Stop
+from images import reference
+
+QUESTION = "Why is the sky blue?"
+MAX_TOKENS = 24
+TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    chunks: int
+    first_chunk_s: float
+    """From the container's start: tunnel and model load are in it."""
+    total_s: float
+
+
+def ask(
+    console: Console, *, engine: str, stack: str, domain: str, tunnel_address: str, files: Mapping[str, str], model: str
+) -> Answer:
+    """Stream one answer and print it as it comes.
+
+    The bundle travels by stdin; the container is removed with its first exit.
+    """
+    device = next(name for name in sorted(files) if name.startswith("wireguard-"))
+    body = {"model": model, "prompt": QUESTION, "options": {"num_predict": MAX_TOKENS}}
+    script = (
+        'set -eu; umask 077; mkdir -p /tmp/b; cd /tmp/b; python3 -c "'
+        "import json,sys,pathlib; [pathlib.Path(n).write_text(t) for n,t in json.load(sys.stdin).items()]"
+        '"; printf "header = \\"Authorization: Bearer %s\\"\\n" "$(cat api_key)" > curlrc; '
+        "exec tunnel-client tunnel.conf curl -sS -N --fail-with-body --retry 10 --retry-connrefused --retry-delay 1 "
+        f"--connect-timeout 5 --max-time {TIMEOUT_S} --cacert ca.pem -K curlrc -d @body https://{domain}/api/generate"
+    )
+    stdin = json.dumps(
+        {
+            "tunnel.conf": files[device],
+            "ca.pem": files["ca.pem"],
+            "api_key": files["api_key"].strip(),
+            "body": json.dumps(body),
+        }
+    )
+    name = f"fortress-{stack}-client-{os.getpid()}"
+    command = [
+        *("docker", "run", "--rm", "-i", "--name", name, "--network", "bridge"),
+        *("--label", f"fortress.stack={stack}", "--label", "fortress.component=client"),
+        *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--device", "/dev/net/tun"),
+        *("--security-opt", "no-new-privileges", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/run"),  # noqa: S108
+        *("--sysctl", "net.ipv6.conf.all.disable_ipv6=0", "--add-host", f"{domain}:{tunnel_address}"),
+        *("--entrypoint", "/bin/sh", reference("client", engine), "-c", script),
+    ]
+    started = time.monotonic()
+    text, chunks, first, ended = "", 0, 0.0, False
+    try:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as client:
+            assert client.stdin and client.stdout and client.stderr
+            client.stdin.write(stdin)
+            client.stdin.close()
+            for line in client.stdout:
+                frame = _frame(line)
+                chunks += 1
+                first = first or time.monotonic() - started
+                text += frame.get("response", "")
+                console.print(frame.get("response", ""), end="", markup=False, highlight=False, soft_wrap=True)
+                sys.stdout.flush()
+                ended = ended or bool(frame.get("done"))
+            errors = client.stderr.read()
+        console.print()
+    finally:
+        subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)
+    if client.returncode != 0 or not ended:
+        raise Stop(
+            f"the fortress is up, but no whole answer came through the tunnel (code {client.returncode}, "
+            f"{chunks} chunks): {errors.strip()[-400:] or text[-200:] or 'no word of why'}"
+        )
+    return Answer(text, chunks, first, time.monotonic() - started)
+
+
+def _frame(line: str) -> dict[str, str]:
+    try:
+        frame = json.loads(line)
+    except json.JSONDecodeError:
+        frame = {"response": line}
+    if "error" in frame:
+        raise Stop(f"the gateway answered with an error: {str(frame['error'])[:300]}")
+    return frame

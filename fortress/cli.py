@@ -1,0 +1,82 @@
+"""`fortress`: the commands. What they do is in the module of the same name."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fortress import engine as engines
+from fortress import up
+from fortress.errors import Stop
+from fortress.pulumi_cli import Pulumi
+from settings import ConfigRefused
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+images_app = typer.Typer(no_args_is_help=True, help="Container images: build, pull, lock.")
+app.add_typer(images_app, name="images")
+console = Console()
+
+Stack = Annotated[str, typer.Option("--stack", "-s", envvar="FORTRESS_STACK", help="Name of the environment.")]
+
+
+@app.command("up")
+def up_command(stack: Stack = "dev") -> None:
+    """Deploy this stack, ask one question through its tunnel, and write the bundles."""
+    up.up(console, stack)
+
+
+@app.command()
+def preview(stack: Stack = "dev") -> None:
+    """Show what `up` would change."""
+    up.ready(console, stack, build=True).run("preview", "--diff")
+
+
+@app.command()
+def down(stack: Stack = "dev") -> None:
+    """Destroy everything of this stack: containers, networks, volumes, files and bundles."""
+    up.down(console, stack)
+
+
+@app.command()
+def env(stack: Stack = "dev") -> None:
+    """Print the exports with which plain `pulumi` works in this checkout."""
+    for key, value in up.exports(Console(stderr=True), stack).items():
+        print(f"export {key}='{value}'")
+
+
+@app.command()
+def bundle(
+    user: str,
+    stack: Stack = "dev",
+    out: Annotated[Path | None, typer.Option(help="Folder to write to, instead of bundles/<stack>/<user>.")] = None,
+) -> None:
+    """Write all that one user needs to connect, and show the QR code of each device."""
+    pulumi = Pulumi(stack, up.exports(console, stack))
+    up.show_bundle(console, stack, user, pulumi.outputs(), out)
+
+
+@images_app.command("build")
+def images_build(engine: Annotated[str | None, typer.Option(help="online or registry-only")] = None) -> None:
+    """Build the images that this program refers to, where they are missing."""
+    up.build_images(console, engine or engines.choose())
+
+
+def main() -> None:
+    try:
+        app(standalone_mode=False)
+    except Stop as stop:
+        Console(stderr=True).print(f"[bold red]stopped:[/] {stop}", highlight=False)
+        sys.exit(1)
+    except ConfigRefused as refused:
+        Console(stderr=True).print(f"[bold red]the stack config is refused:[/]\n{refused}", highlight=False)
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        Console(stderr=True).print("interrupted; run the same command again to go on")
+        sys.exit(130)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except typer.TyperException as error:
+        error.show()
+        sys.exit(error.exit_code)

@@ -1,0 +1,127 @@
+"""The `pulumi` command of this checkout: its environment, and calls to it."""
+
+import json
+import os
+import re
+import secrets
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fortress import paths
+from fortress.errors import Stop
+
+
+def environment(home: Path, bin_dir: Path) -> dict[str, str]:
+    """The exports with which plain `pulumi` works in this checkout (`make env` prints them)."""
+    backend = paths.state() / "pulumi"
+    exports = {
+        "PATH": f"{bin_dir}:{paths.CHECKOUT / '.venv' / 'bin'}:{_path_without(bin_dir)}",
+        "PULUMI_HOME": str(home),
+        "PULUMI_BACKEND_URL": os.environ.get("PULUMI_BACKEND_URL") or f"file://{backend}",
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_ERROR_OUTPUT_STRING": "true",
+        "UV_FROZEN": "1",
+    }
+    if not os.environ.get("PULUMI_CONFIG_PASSPHRASE"):
+        exports["PULUMI_CONFIG_PASSPHRASE_FILE"] = os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE") or str(
+            passphrase_file()
+        )
+    if exports["PULUMI_BACKEND_URL"].startswith("file://"):
+        Path(exports["PULUMI_BACKEND_URL"].removeprefix("file://")).mkdir(parents=True, exist_ok=True)
+    return exports
+
+
+def _path_without(bin_dir: Path) -> str:
+    """PATH without what an earlier `make env` put in front, so that repeating does not grow it."""
+    own = {str(bin_dir), str(paths.CHECKOUT / ".venv" / "bin")}
+    return ":".join(part for part in os.environ.get("PATH", "").split(":") if part not in own)
+
+
+def passphrase_file() -> Path:
+    """The passphrase that encrypts secrets in the state; made once, readable by its owner alone."""
+    path = paths.state() / "passphrase"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = path.with_name(f".passphrase-{os.getpid()}")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        try:
+            os.link(fresh, path)  # fails where another run was first: its passphrase counts
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+    return path
+
+
+class Pulumi:
+    """Calls `pulumi` for one stack."""
+
+    def __init__(self, stack: str, exports: dict[str, str]) -> None:
+        self.stack = stack
+        self.environment = {**os.environ, **exports}
+
+    def run(self, *arguments: str, check: bool = True) -> int:
+        """Run with the terminal attached; what it prints is for the person."""
+        code = subprocess.run(
+            ["pulumi", *arguments, "--stack", self.stack], env=self.environment, cwd=paths.CHECKOUT, check=False
+        ).returncode
+        if check and code != 0:
+            raise Stop(f"pulumi {arguments[0]} did not finish (code {code}); the lines above say why")
+        return code
+
+    def read(self, *arguments: str, check: bool = True) -> str:
+        done = subprocess.run(
+            ["pulumi", *arguments, "--stack", self.stack],
+            env=self.environment,
+            cwd=paths.CHECKOUT,
+            check=False,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+        if check and done.returncode != 0:
+            raise Stop(explain(done.stderr or done.stdout))
+        return done.stdout
+
+    def exists(self) -> bool:
+        listed: Sequence[dict[str, Any]] = json.loads(
+            subprocess.run(
+                ["pulumi", "stack", "ls", "--json"],
+                env=self.environment,
+                cwd=paths.CHECKOUT,
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+        )
+        return any(each["name"].rsplit("/", 1)[-1] == self.stack for each in listed)
+
+    def outputs(self) -> dict[str, Any]:
+        return json.loads(self.read("stack", "output", "--json", "--show-secrets"))
+
+    def recover(self) -> None:
+        """Undo what a killed run left: its lock, and operations whose end was never written down."""
+        self.read("cancel", "--yes", check=False)
+        exported = json.loads(self.read("stack", "export"))
+        if exported.get("deployment", {}).get("pending_operations"):
+            # Creates that may or may not have happened: the plugins adopt what carries our labels.
+            self.read("refresh", "--yes", "--skip-preview", "--clear-pending-creates")
+
+
+def explain(text: str) -> str:
+    """Pulumi's error in one sentence where we know better what to do."""
+    if re.search(r"incorrect passphrase|decrypt", text):
+        return (
+            "the passphrase does not open this stack's state. Set PULUMI_CONFIG_PASSPHRASE_FILE to the file that "
+            f"was used when it was made (by default {paths.state() / 'passphrase'})"
+        )
+    if "currently locked" in text:
+        return (
+            "another run holds this stack. Wait for it to end; if it was killed, `make up` clears its lock, "
+            "and so does `pulumi cancel`"
+        )
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "\n".join(lines[-12:]) or "pulumi failed without a word"

@@ -1,0 +1,115 @@
+"""`stacks/Pulumi.dev.yaml`: what `make up` finds out about this machine, written down once."""
+
+import getpass
+import ipaddress
+import json
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fortress.errors import Stop
+from settings import PROJECT
+from settings.network import BASE_PREFIX
+
+PROBE = "probe"
+"""The service user whose only device is the throw-away client of `make up`."""
+
+
+def ensure(path: Path, *, engine: str, port: int = 51820) -> dict[str, Any]:
+    """Read the stack file, or write a first one that fits this machine."""
+    if path.exists():
+        return read(path)
+    base = free_base(networks_in_use())
+    config = {
+        f"{PROJECT}:engine": engine,
+        f"{PROJECT}:protect": False,
+        f"{PROJECT}:users": {
+            user_name(): {"role": "admin", "keyless": True, "devices": ["laptop", "phone"]},
+            PROBE: {"service": True},
+        },
+        f"{PROJECT}:models": [{"name": "tiny", "source": "builtin"}],
+        f"{PROJECT}:wireguard": {"endpoint": f"{own_address()}:{port}", "port": port},
+        f"{PROJECT}:network": {"base": str(base)},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "# Made by `make up` for this machine; yours to edit.\n" + yaml.safe_dump(
+        {"config": config}, sort_keys=False, width=120
+    )
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(text)
+    fresh.rename(path)
+    return read(path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise Stop(f"{path.name} is not YAML: {str(error).splitlines()[0]}") from None
+    config = loaded.get("config") if isinstance(loaded, dict) else None
+    if not isinstance(config, dict):
+        raise Stop(f"{path.name} has no `config:`; see the README for the smallest stack file")
+    return config
+
+
+def user_name() -> str:
+    """The login name where it can be a user's name in the config, else `me`."""
+    name = getpass.getuser().lower()
+    return name if re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name) and name not in ("root", PROBE) else "me"
+
+
+def own_address() -> str:
+    """The address under which this machine's default route leaves; no packet is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+def networks_in_use() -> list[ipaddress.IPv4Network]:
+    """Every IPv4 network this machine has a route to, and Docker's networks, which may have none."""
+    routes = Path("/proc/net/route")
+    found: list[ipaddress.IPv4Network] = []
+    for line in routes.read_text().splitlines()[1:] if routes.exists() else []:
+        fields = line.split()
+        destination, mask = (int.from_bytes(bytes.fromhex(fields[i]), "little") for i in (1, 7))
+        found.append(ipaddress.IPv4Network((destination, mask.bit_count())))
+    return found + _docker_networks()
+
+
+def _docker_networks() -> list[ipaddress.IPv4Network]:
+    """Internal networks have no route on the host, so the engine itself is asked."""
+    listed = subprocess.run(["docker", "network", "ls", "-q"], capture_output=True, text=True, check=False)
+    if listed.returncode != 0 or not listed.stdout.split():
+        return []
+    inspected = subprocess.run(
+        ["docker", "network", "inspect", *listed.stdout.split()], capture_output=True, text=True, check=False
+    )
+    subnets = [
+        config["Subnet"]
+        for network in json.loads(inspected.stdout or "[]")
+        for config in network["IPAM"].get("Config") or []
+        if ":" not in config.get("Subnet", ":")
+    ]
+    return [ipaddress.IPv4Network(subnet) for subnet in subnets]
+
+
+def free_base(used: Iterable[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
+    """The first private /20 of 172.16/12, from its upper end, that overlaps nothing."""
+    taken = [network for network in used if network.prefixlen > 0]
+    candidates = list(ipaddress.IPv4Network("172.16.0.0/12").subnets(new_prefix=BASE_PREFIX))
+    for candidate in reversed(candidates):
+        if not any(candidate.overlaps(network) for network in taken):
+            return candidate
+    raise Stop(
+        "every private /20 of 172.16.0.0/12 overlaps a network of this machine; write "
+        f"`{PROJECT}:network: {{base: ...}}` with a free /20 into the stack file"
+    )

@@ -1,0 +1,147 @@
+"""`make up`, step by step. Every step may be repeated and interrupted at any time."""
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import settings
+from fortress import ask, bundle, docker_engine, engine, paths, stack_file
+from fortress.errors import Stop
+from fortress.pulumi_cli import Pulumi, environment
+from images.build import build_all
+
+
+def up(console: Console, stack: str) -> None:
+    started = time.monotonic()
+    with _one_at_a_time(stack):
+        pulumi = ready(console, stack, build=True)
+        pulumi.recover()
+        pulumi.run("up", "--yes", "--skip-preview")
+        outputs = pulumi.outputs()
+        write_bundles(stack, outputs)
+        config = _settings(stack)
+        _ask(console, config, outputs)
+    console.print(f"\n[bold]endpoint[/]  {outputs['endpoint']}  (in the tunnel: https://{outputs['tunnel_address']})")
+    console.print(f"[bold]bundles[/]   {paths.bundles(stack).relative_to(paths.CHECKOUT)}/<user>/")
+    for user in outputs["users"]:
+        if user != stack_file.PROBE:
+            console.print(f"          bin/fortress bundle {user}   shows the QR codes of {user}'s devices")
+    console.print(f"[dim]{time.monotonic() - started:.0f} s[/]")
+
+
+def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
+    """Everything that must be there before `pulumi` can work on this stack."""
+    docker_engine.ensure(console)
+    chosen = _engine(stack)
+    file = paths.stack_file(stack)
+    if stack == "dev":
+        stack_file.ensure(file, engine=chosen)
+    elif not file.exists():
+        raise Stop(f"there is no stacks/{file.name}; copy examples/Pulumi.example.yaml there and edit it")
+    _settings(stack)
+    if chosen == "registry-only":
+        console.print(f"[yellow]{engine.BELOW_FLOORS}[/]")
+    pulumi = Pulumi(stack, exports(console, stack))
+    if build:
+        build_images(console, chosen)
+    if not pulumi.exists():
+        pulumi.read("stack", "init", "--non-interactive")
+    return pulumi
+
+
+def exports(console: Console, stack: str) -> dict[str, str]:
+    bin_dir, home = engine.prepare(_engine(stack), console)
+    return {**environment(home, bin_dir), "FORTRESS_STACK": stack}
+
+
+def _engine(stack: str) -> str:
+    """The engine that the stack file names, else the one this machine can have."""
+    file = paths.stack_file(stack)
+    if file.exists():
+        named = stack_file.read(file).get(f"{settings.PROJECT}:engine")
+        if named in engine.ENGINES:
+            return str(named)
+    return engine.choose()
+
+
+def _settings(stack: str) -> settings.StackSettings:
+    return settings.load(stack, stack_file.read(paths.stack_file(stack)))
+
+
+def build_images(console: Console, chosen: str) -> None:
+    build_all(chosen, console)
+
+
+def write_bundles(stack: str, outputs: dict[str, Any]) -> None:
+    """Write every user's bundle, and remove those of users who are gone."""
+    for user, files in outputs["bundles"].items():
+        bundle.write_bundle(stack, user, files, paths.bundles(stack) / user)
+    for folder in paths.bundles(stack).iterdir():
+        if folder.name not in outputs["bundles"]:
+            bundle.remove_bundle(folder)
+
+
+def show_bundle(console: Console, stack: str, user: str, outputs: dict[str, Any], out: Path | None) -> None:
+    if user not in outputs["bundles"]:
+        raise Stop(f"there is no user {user!r} in this deployment; known: {', '.join(outputs['users'])}")
+    target = out or paths.bundles(stack) / user
+    bundle.write_bundle(stack, user, outputs["bundles"][user], target)
+    bundle.show(console, outputs["bundles"][user], target)
+
+
+def _ask(console: Console, config: settings.StackSettings, outputs: dict[str, Any]) -> None:
+    if stack_file.PROBE not in outputs["bundles"]:
+        console.print(f"no question asked: the stack has no user `{stack_file.PROBE}: {{service: true}}`")
+        return
+    console.print(f"\n[bold]{ask.QUESTION}[/]  (through the tunnel, model {config.models[0].name})")
+    answer = ask.ask(
+        console,
+        engine=config.engine.value,
+        stack=config.stack,
+        domain=config.domain,
+        tunnel_address=outputs["tunnel_address"],
+        files=outputs["bundles"][stack_file.PROBE],
+        model=config.models[0].name,
+    )
+    console.print(
+        f"[dim]{answer.chunks} chunks; first after {answer.first_chunk_s:.1f} s with the tunnel's start in it[/]"
+    )
+
+
+def down(console: Console, stack: str) -> None:
+    if not paths.stack_file(stack).exists():
+        console.print(f"nothing to destroy: there is no stacks/{paths.stack_file(stack).name}")
+        return
+    config = _settings(stack)
+    if config.protect:
+        raise Stop(
+            f"stack {stack!r} is protected, so its models and audit trail are not destroyed. Set "
+            f"`{settings.PROJECT}:protect: false`, run `make up STACK={stack}`, then `make down STACK={stack}`"
+        )
+    with _one_at_a_time(stack):
+        pulumi = ready(console, stack, build=False)
+        pulumi.recover()
+        pulumi.run("destroy", "--yes", "--skip-preview")
+        pulumi.read("stack", "rm", "--yes", "--preserve-config")
+    for folder in paths.bundles(stack).iterdir() if paths.bundles(stack).exists() else ():
+        bundle.remove_bundle(folder)
+    shutil.rmtree(paths.bundles(stack), ignore_errors=True)
+
+
+@contextmanager
+def _one_at_a_time(stack: str) -> Iterator[None]:
+    """Refuse a second `make up` of the same stack; the lock goes with its process, however that ends."""
+    path = paths.state() / f"{stack}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Stop(f"another run works on stack {stack!r}; wait for it to end, then run this again") from None
+        yield

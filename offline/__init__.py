@@ -1,0 +1,1 @@
+"""The registry-only engine kit: what stands in for downloads where only package registries are reachable."""

@@ -1,0 +1,36 @@
+"""Stack config as types: every option with its default, its bounds and its refusals."""
+
+from settings.load import PROJECT, ConfigRefused, load
+from settings.network import Plan, Subnet
+from settings.stack import (
+    Access,
+    Engine,
+    GatewaySettings,
+    HostSettings,
+    Model,
+    OllamaSettings,
+    SshSettings,
+    StackSettings,
+    WireguardSettings,
+)
+from settings.users import Device, Limits, User
+
+__all__ = [
+    "PROJECT",
+    "Access",
+    "ConfigRefused",
+    "Device",
+    "Engine",
+    "GatewaySettings",
+    "HostSettings",
+    "Limits",
+    "Model",
+    "OllamaSettings",
+    "Plan",
+    "SshSettings",
+    "StackSettings",
+    "Subnet",
+    "User",
+    "WireguardSettings",
+    "load",
+]

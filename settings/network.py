@@ -1,0 +1,68 @@
+"""The address plan: every Docker network and every fixed address of a stack, from one base."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+NETWORKS = ("wan", "edge", "model", "heart", "watch", "telemetry", "pull")
+"""In the order in which they take their /24 from the base; append only, or every deployment's networks move."""
+
+BASE_PREFIX = 20
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """One Docker network of the plan and the fixed addresses in it."""
+
+    name: str
+    cidr: IPv4Network
+
+    def _host(self, number: int) -> IPv4Address:
+        return self.cidr.network_address + number
+
+    @property
+    def vpn_node(self) -> IPv4Address:
+        return self._host(2)
+
+    @property
+    def gateway(self) -> IPv4Address:
+        return self._host(3)
+
+    @property
+    def sidecar(self) -> IPv4Address:
+        return self._host(4)
+
+    @property
+    def ollama(self) -> IPv4Address:
+        return self._host(5)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """wan: VpnNode. edge: VpnNode, Gateway. model: Gateway, sidecar. heart: sidecar, Ollama."""
+
+    base: IPv4Network
+
+    def subnet(self, name: str) -> Subnet:
+        index = NETWORKS.index(name)
+        start = int(self.base.network_address) + index * 256
+        return Subnet(name, IPv4Network((start, 24)))
+
+    @property
+    def wan(self) -> Subnet:
+        return self.subnet("wan")
+
+    @property
+    def edge(self) -> Subnet:
+        return self.subnet("edge")
+
+    @property
+    def model(self) -> Subnet:
+        return self.subnet("model")
+
+    @property
+    def heart(self) -> Subnet:
+        return self.subnet("heart")
+
+    @property
+    def pull(self) -> Subnet:
+        return self.subnet("pull")

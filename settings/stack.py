@@ -1,0 +1,255 @@
+"""The whole config of one stack, as types."""
+
+import re
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from settings.base import MODEL_NAME, Domain, Epoch, Name, Settings, StackName
+from settings.network import BASE_PREFIX, Plan
+from settings.users import Limits, User
+
+
+class Access(StrEnum):
+    """The way in."""
+
+    WIREGUARD = "wireguard"
+    TAILSCALE = "tailscale"
+    CLOUDFLARE = "cloudflare"
+    SSH = "ssh"
+
+
+BUILT_ACCESS = frozenset({Access.WIREGUARD})
+
+
+def _model_name(value: str) -> str:
+    if ".." in value or not re.fullmatch(MODEL_NAME, value) or len(value) > 128:
+        raise ValueError(f"{value!r} is not a model name; write it like llama3.2:3b, without '..' or spaces")
+    if re.search(r":(.+-)?cloud$", value, re.IGNORECASE):
+        raise ValueError(
+            f"{value!r} is a cloud model: its prompts would leave this server. Declare a model that runs here"
+        )
+    return value
+
+
+class Model(Settings):
+    """A model that Ollama has: made by the project, from a GGUF file, or pulled once at deploy time."""
+
+    name: Annotated[str, AfterValidator(_model_name)]
+    source: str | None = Field(
+        None, description="`builtin`, the path of a .gguf file on this machine, or nothing: pulled by its name."
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _builtin_or_a_gguf_file(cls, value: str | None) -> str | None:
+        if value is not None and value != "builtin" and (not value.endswith(".gguf") or "\n" in value):
+            raise ValueError(
+                f"source {value!r} is neither 'builtin' nor a path ending in .gguf; leave it out to pull by name"
+            )
+        return value
+
+    @property
+    def tagged(self) -> str:
+        """The name as Ollama lists it: with its tag."""
+        return self.name if ":" in self.name.rsplit("/", 1)[-1] else f"{self.name}:latest"
+
+
+class GatewaySettings(Settings):
+    connect_timeout_s: int = Field(5, ge=1, le=60)
+    read_timeout_s: int = Field(900, ge=10, le=7200, description="Longest silence of Ollama, model load included.")
+    body_limit_mb: int = Field(20, ge=1, le=200, description="Largest inference body; images are in it.")
+    model_upload: bool = Field(False, description="Admins may create models from uploaded blobs.")
+    certificate_file: Path | None = Field(None, description="PEM chain to serve instead of the private CA's.")
+    key_file: Path | None = Field(None, description="PEM key of certificate_file.")
+
+    @model_validator(mode="after")
+    def _certificate_and_key_come_together(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file belong together: write both, or neither for the private CA")
+        return self
+
+
+class OllamaSettings(Settings):
+    memory_mb: int = Field(4096, ge=256, description="Memory limit of the Ollama container, MiB.")
+    cpus: float | None = Field(None, gt=0, description="CPU limit; nothing means all.")
+    pids: int = Field(512, ge=64)
+    num_parallel: int = Field(1, ge=1, le=64)
+    max_queue: int = Field(64, ge=1, le=4096)
+    keep_alive: Annotated[str, Field(pattern=r"^(-1|[0-9]{1,6}(s|m|h))$")] = "5m"
+    context_length: int = Field(4096, ge=256)
+    load_timeout_s: int = Field(300, ge=10)
+    gpus: Literal["none", "all"] | tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")], ...] = "none"
+
+
+def _endpoint(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    bracketed = re.fullmatch(r"\[[0-9a-fA-F:]+\]", host)
+    if not (bracketed or re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host)):
+        raise ValueError(f"{value!r} is not host:port; write it like vpn.example.com:51820")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise ValueError(f"{value!r} has no valid port; write it like vpn.example.com:51820")
+    return value
+
+
+class WireguardSettings(Settings):
+    endpoint: Annotated[str, AfterValidator(_endpoint)] = Field(
+        description="host:port under which clients reach this machine."
+    )
+    port: int = Field(51820, ge=1, le=65535, description="UDP port published on this host.")
+    published_address: IPv4Address = Field(IPv4Address("0.0.0.0"), description="Address of this host to publish on.")  # noqa: S104
+    subnet4: IPv4Network = IPv4Network("10.66.0.0/16")
+    subnet6: IPv6Network = IPv6Network("fd66:66:66:66::/64")
+    mtu: int = Field(1420, ge=1280, le=1500)
+    relay_port: int = Field(443, ge=1, le=65535)
+    epoch: Epoch = "1"
+
+    @field_validator("subnet4")
+    @classmethod
+    def _wide_and_private(cls, value: IPv4Network) -> IPv4Network:
+        if not value.is_private or value.prefixlen > 20:
+            raise ValueError(
+                f"{value} is too small or not private; device addresses are hashed into it, so write a private range "
+                "of /20 or wider, like 10.66.0.0/16"
+            )
+        return value
+
+    @field_validator("subnet6")
+    @classmethod
+    def _ula_64(cls, value: IPv6Network) -> IPv6Network:
+        if not value.is_private or value.prefixlen != 64:
+            raise ValueError(f"{value} is not a private /64; write one like fd66:66:66:66::/64")
+        return value
+
+    @property
+    def server4(self) -> IPv4Address:
+        return self.subnet4.network_address + 1
+
+    @property
+    def server6(self) -> IPv6Address:
+        return self.subnet6.network_address + 1
+
+
+class NetworkSettings(Settings):
+    base: IPv4Network = IPv4Network("172.31.64.0/20")
+
+    @field_validator("base")
+    @classmethod
+    def _a_private_20(cls, value: IPv4Network) -> IPv4Network:
+        if not value.is_private or value.prefixlen != BASE_PREFIX:
+            raise ValueError(f"{value} is not a private /{BASE_PREFIX}; write one like 172.31.64.0/20")
+        return value
+
+
+class SshSettings(Settings):
+    """A host reached by SSH; its key is pinned."""
+
+    address: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:-]{0,252}$")]
+    user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = "root"
+    port: int = Field(22, ge=1, le=65535)
+    host_key: Annotated[str, Field(pattern=r"^(ssh-ed25519|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]+$")]
+    private_key_file: Path = Path("~/.ssh/id_ed25519")
+
+
+class HostSettings(Settings):
+    """Where the containers run: this machine, or one reached by SSH."""
+
+    ssh: SshSettings | None = None
+    docker_socket: Annotated[str, Field(pattern=r"^/[A-Za-z0-9/._-]+$")] = "/var/run/docker.sock"
+
+
+class PkiSettings(Settings):
+    ca_epoch: Epoch = "1"
+    leaf_epoch: Epoch = Field("1", description="Raised by `make up` when two thirds of a certificate's life are over.")
+
+
+class Engine(StrEnum):
+    """Where CLI, plugins and images come from."""
+
+    ONLINE = "online"
+    REGISTRY_ONLY = "registry-only"
+
+
+class StackSettings(Settings):
+    """One environment."""
+
+    stack: StackName
+    engine: Engine = Field(Engine.ONLINE, description="Written by `make up` where only package registries are reached.")
+    access: tuple[Access, ...] = Field((Access.WIREGUARD,), min_length=1)
+    domain: Domain = "ollama.fortress.internal"
+    models: tuple[Model, ...] = (Model(name="tiny", source="builtin"),)
+    users: dict[Name, User] = Field(min_length=1)
+    limits: Limits = Limits()
+    gateway: GatewaySettings = GatewaySettings()
+    ollama: OllamaSettings = OllamaSettings()
+    wireguard: WireguardSettings | None = None
+    network: NetworkSettings = NetworkSettings()
+    host: HostSettings = HostSettings()
+    pki: PkiSettings = PkiSettings()
+    protect: bool = Field(True, description="Guards model volume, audit and budgets against destroy.")
+
+    @field_validator("access", mode="before")
+    @classmethod
+    def _one_word_or_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("access")
+    @classmethod
+    def _built(cls, value: tuple[Access, ...]) -> tuple[Access, ...]:
+        missing = [method.value for method in value if method not in BUILT_ACCESS]
+        if missing:
+            raise ValueError(
+                f"access method {missing[0]!r} is not built yet; write {', '.join(sorted(BUILT_ACCESS))!r} instead"
+            )
+        return value
+
+    @field_validator("users", mode="before")
+    @classmethod
+    def _an_empty_line_is_a_user(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {name: {} if user is None else user for name, user in value.items()}
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        if Access.WIREGUARD in self.access and self.wireguard is None:
+            raise ValueError(
+                "access is wireguard, but nothing says where clients reach it. Write "
+                'ollama-fortress:wireguard: {endpoint: "vpn.example.com:51820"}'
+            )
+        if self.gateway.read_timeout_s < self.ollama.load_timeout_s:
+            raise ValueError(
+                f"gateway.read_timeout_s is {self.gateway.read_timeout_s} s, below ollama.load_timeout_s "
+                f"({self.ollama.load_timeout_s} s): a cold model would be given up while it loads, and each retry "
+                f"starts the load again. Set it to at least {self.ollama.load_timeout_s}"
+            )
+        seen: dict[str, str] = {}
+        for name, user in self.users.items():
+            if user.email is None:
+                continue
+            if user.email in seen:
+                raise ValueError(
+                    f"users {seen[user.email]!r} and {name!r} have the same e-mail {user.email}; a login could be "
+                    "either. Give each user an own address"
+                )
+            seen[user.email] = name
+        names = [model.tagged for model in self.models]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"model {twice[0]!r} is declared twice; remove one of the two lines")
+        if self.wireguard is not None and self.wireguard.subnet4.overlaps(self.network.base):
+            raise ValueError(
+                f"wireguard.subnet4 {self.wireguard.subnet4} overlaps network.base {self.network.base}; "
+                "move one of them"
+            )
+        return self
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(self.network.base)
+
+    def limits_of(self, user: str) -> Limits:
+        return self.users[user].limits.over(self.limits)

@@ -1,0 +1,99 @@
+"""What the stack config accepts, and what it says when it refuses."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from settings import Access, ConfigRefused, StackSettings, load
+
+SMALLEST: dict[str, Any] = {
+    "ollama-fortress:users": {"alice": {}},
+    "ollama-fortress:wireguard": {"endpoint": "vpn.example.com:51820"},
+}
+
+
+def settings(**values: Any) -> StackSettings:
+    return load("test", SMALLEST | {f"ollama-fortress:{key}": value for key, value in values.items()})
+
+
+def refusal(**values: Any) -> str:
+    with pytest.raises(ConfigRefused) as caught:
+        settings(**values)
+    return str(caught.value)
+
+
+def test_the_smallest_config_is_two_lines_and_wireguard():
+    built = settings()
+    assert built.access == (Access.WIREGUARD,)
+    assert [model.tagged for model in built.models] == ["tiny:latest"]
+    assert [device.name for device in built.users["alice"].device_list()] == ["default"]
+
+
+def test_values_may_arrive_as_the_json_text_that_pulumi_hands_over():
+    config = {key: json.dumps(value) for key, value in SMALLEST.items()} | {"ollama-fortress:protect": "false"}
+    assert load("test", config) == settings(protect=False)
+
+
+def test_keys_of_other_namespaces_are_left_alone():
+    assert load("test", SMALLEST | {"docker:host": "unix:///x", "pulumi:tags": "{}"}) == settings()
+
+
+def test_the_default_limits_are_those_of_the_design():
+    limits = settings().limits_of("alice")
+    assert (limits.requests_per_minute, limits.burst, limits.concurrent) == (10, 20, 2)
+
+
+def test_a_user_overrides_only_the_limits_it_names():
+    built = settings(users={"bob": {"limits": {"requests_per_minute": 30}}}, limits={"concurrent": 5})
+    assert (built.limits_of("bob").requests_per_minute, built.limits_of("bob").concurrent) == (30, 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"user": {}}, "unknown key 'user'; did you mean 'users'?"),
+        ({"users": {"a": {"rolle": "admin"}}}, "users.a.rolle: unknown key 'rolle'; did you mean 'role'?"),
+        ({"gateway": {"read_timeout": 900}}, "did you mean 'read_timeout_s'?"),
+        ({"users": {"a": {"role": "root"}}}, "users.a.role"),
+        ({"gateway": {"connect_timeout_s": "soon"}}, "gateway.connect_timeout_s"),
+        ({"access": "tailscale"}, "access method 'tailscale' is not built yet; write 'wireguard'"),
+        ({"access": "carrier-pigeon"}, "access"),
+        ({"domain": "a.example.com\nlisten 80;"}, "is not a domain name: write it like"),
+        ({"domain": "A.example.com"}, "in lower case"),
+        ({"models": [{"name": "../../etc/passwd"}]}, "is not a model name"),
+        ({"models": [{"name": "gpt-oss:120b-cloud"}]}, "is a cloud model"),
+        ({"models": [{"name": "x", "source": "x.bin"}]}, "neither 'builtin' nor a path ending in .gguf"),
+        ({"models": [{"name": "x"}, {"name": "x:latest"}]}, "is declared twice"),
+        ({"users": {"a": {"email": "x@y.z"}, "b": {"email": "x@y.z"}}}, "'a' and 'b' have the same e-mail"),
+        ({"users": {"a": {"devices": ["x", "x"]}}}, "device 'x' is named twice"),
+        ({"users": {"a": {"devices": [{"name": "x", "public_key": "AAAA"}]}}}, "no WireGuard public key"),
+        ({"users": {"a b": {}}}, "is not a name"),
+        ({"users": {}}, "users"),
+        ({"network": {"base": "172.31.0.0/24"}}, "is not a private /20"),
+        ({"network": {"base": "10.66.16.0/20"}}, "overlaps network.base"),
+        ({"wireguard": {"endpoint": "nowhere"}}, "is not host:port"),
+        ({"wireguard": {"endpoint": "a:0"}}, "no valid port"),
+        ({"wireguard": {"endpoint": "a:1", "subnet4": "10.0.0.0/24"}}, "write a private range of /20 or wider"),
+        ({"wireguard": None}, "Write ollama-fortress:wireguard: {endpoint:"),
+        ({"gateway": {"certificate_file": "x.pem"}}, "belong together"),
+        ({"gateway": {"read_timeout_s": 60}}, "below ollama.load_timeout_s"),
+    ],
+)
+def test_a_refusal_names_the_setting_and_the_way_out(values: dict[str, Any], says: str):
+    assert says in refusal(**values)
+
+
+def test_a_refusal_never_quotes_a_value_of_a_wrong_type():
+    assert "hunter2" not in refusal(users={"a": {"limits": "hunter2"}})
+
+
+@given(st.text(min_size=1, max_size=40))
+def test_no_domain_with_a_character_of_config_syntax_is_accepted(text: str):
+    try:
+        built = settings(domain=text)
+    except ConfigRefused:
+        return
+    assert not set(built.domain) & set(" \t\r\n;{}$\"'\\#"), built.domain
