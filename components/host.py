@@ -37,6 +37,8 @@ class Consumer:
     container: str
     """Name of the running container, told by `reload` after the switch."""
     reload: str = "HUP"
+    check_rights: str = ""
+    """Options of `docker run` that the check needs beyond those of every one-shot container."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +55,10 @@ class Host(pulumi.ComponentResource):
     def __init__(self, name: str, args: HostArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("fortress:index:Host", name, {}, opts)
         self.args = args
-        self.provider = self._provider(name)
+        self.provider = self._docker(name)
         self.register_outputs({})
 
-    def _provider(self, name: str) -> docker.Provider:
+    def _docker(self, name: str) -> docker.Provider:
         ssh = self.args.settings.ssh
         if ssh is None:
             return docker.Provider(
@@ -192,39 +194,41 @@ def _summary(texts: Mapping[str, str], about: Sequence[str]) -> str:
     return "\n".join([*(f"# {line}" for line in about), *hashes])
 
 
-_WRITER = "--rm -i --network none --user 0:0 --read-only --cap-drop ALL --security-opt no-new-privileges"
+_WRITER = "docker run --rm -i --network none --user 0:0 --read-only --cap-drop ALL --security-opt no-new-privileges"
+_OWNER = "--cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER --entrypoint /bin/sh"
+
+_RECEIVE = """\
+set -eu; umask 077; cd /target
+rm -rf ".new-$rev"; mkdir ".new-$rev"
+base64 -d | tar -x -p --same-owner -C ".new-$rev"
+chown "$uid:$uid" ".new-$rev"; chmod 0500 ".new-$rev"
+# A directory of that name is the same revision, complete by the rename that made it.
+if [ -d "rev-$rev" ]; then rm -rf ".new-$rev"; else mv -T ".new-$rev" "rev-$rev"; fi
+chmod 0755 ."""
+
+_SWITCH = """\
+set -eu
+( sh -c "$check" ) >&2
+cd /target; ln -sfn "rev-$rev" .current; mv -T .current current
+for old in .new-* rev-*; do [ "$old" = "rev-$rev" ] || rm -rf -- "$old"; done"""
 
 
 def _deliver(summary: str, revision: str, directory: str, consumer: Consumer) -> str:
-    receive = "\n".join(
-        [
-            "set -eu; umask 077; cd /target",
-            f"rm -rf .new-{revision}; mkdir .new-{revision}",
-            f"base64 -d | tar -x -p --same-owner -C .new-{revision}",
-            f"chown {consumer.uid}:{consumer.uid} .new-{revision}; chmod 0500 .new-{revision}",
-            # -T: an existing directory of that name is the same revision, complete by the rename that made it.
-            f"if [ -d rev-{revision} ]; then rm -rf .new-{revision}; else mv -T .new-{revision} rev-{revision}; fi",
-            "chmod 0755 .",
-        ]
-    )
-    switch = "\n".join(
-        [
-            "set -eu",
-            f"( {consumer.check} ) >&2",
-            f"cd /target; ln -sfn rev-{revision} .current; mv -T .current current",
-            f'for old in .new-* rev-*; do [ "$old" = rev-{revision} ] || rm -rf -- "$old"; done',
-        ]
-    )
-    caps = "--cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER"
-    image, name = shlex.quote(consumer.image), shlex.quote(consumer.container)
-    tmpfs = "--tmpfs /tmp --tmpfs /run"
-    logs = "--tmpfs /var/log/gateway --tmpfs /var/lib/gateway"
+    """The script of one delivery: what differs between two revisions stands in its first lines."""
+    environment = '-e rev="$rev" -e uid="$uid" -e check="$check"'
+    # A check runs without the container's own networks, so addresses that it will have must be bindable.
+    bindable = "--sysctl net.ipv4.ip_nonlocal_bind=1"
+    scratch = " ".join(f"--tmpfs {path}" for path in ("/tmp", "/run", "/var/log/gateway", "/var/lib/gateway"))  # noqa: S108
     return f"""{summary}
-docker run {_WRITER} {caps} --entrypoint /bin/sh -v {directory}:/target {image} -c {shlex.quote(receive)}
-docker run {_WRITER} {caps} {tmpfs} {logs} --entrypoint /bin/sh -v {directory}:/target \\
-  -v {directory}/rev-{revision}:/config/current:ro {image} -c {shlex.quote(switch)} </dev/null
-if [ "$(docker inspect -f '{{{{.State.Running}}}}' {name} 2>/dev/null)" = true ]; then
-  docker kill --signal {consumer.reload} {name} >/dev/null
+rev={revision}
+dir={shlex.quote(directory)}
+image={shlex.quote(consumer.image)} uid={consumer.uid} name={shlex.quote(consumer.container)}
+check={shlex.quote(consumer.check)}
+{_WRITER} {_OWNER} {environment} -v "$dir:/target" "$image" -c {shlex.quote(_RECEIVE)}
+{_WRITER} {_OWNER} {environment} {bindable} {consumer.check_rights} {scratch} -v "$dir:/target" \\
+  -v "$dir/rev-$rev:/config/current:ro" "$image" -c {shlex.quote(_SWITCH)} </dev/null
+if [ "$(docker inspect -f '{{{{.State.Running}}}}' "$name" 2>/dev/null)" = true ]; then
+  docker kill --signal {consumer.reload} "$name" >/dev/null
 fi
 """
 
@@ -234,6 +238,6 @@ def _remove(directory: str, image: str) -> str:
     root, _, stack = parent.rpartition("/")
     script = f"rm -rf -- /root/{stack}/{leaf}; rmdir -- /root/{stack} 2>/dev/null || :"
     return (
-        f"docker run {_WRITER} --cap-add DAC_OVERRIDE --cap-add FOWNER --entrypoint /bin/sh -v {root}:/root "
+        f"{_WRITER} --cap-add DAC_OVERRIDE --cap-add FOWNER --entrypoint /bin/sh -v {root}:/root "
         f"{shlex.quote(image)} -c {shlex.quote(script)} </dev/null\n"
     )

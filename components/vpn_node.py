@@ -88,6 +88,7 @@ class VpnNode(pulumi.ComponentResource):
                 image=self.args.image,
                 uid=0,
                 check="vpn-node check /config/current",
+                check_rights="--cap-add NET_ADMIN --device /dev/net/tun --sysctl net.ipv6.conf.all.disable_ipv6=0",
                 container=self.args.names.of(COMPONENT),
             ),
             about=[f"device {device.user}/{device.device} {device.ip4} {device.ip6}" for device in devices],

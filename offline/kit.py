@@ -4,6 +4,7 @@ Chosen by fortress/engine.py where neither Pulumi's downloads nor a container re
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -30,10 +31,11 @@ def prepare(console: Console, *, python: Path) -> tuple[Path, Path]:
     with build.alone(kit):
         if not ready.exists():
             bin_dir.mkdir(parents=True, exist_ok=True)
-            link = bin_dir / "pulumi"
-            link.unlink(missing_ok=True)
-            link.symlink_to(cli)
-            language_host.install(bin_dir, python)
-            plugins.install(home, python)
+            # A hard link: through a symbolic one the CLI would look for its language host beside the target.
+            own = bin_dir / "pulumi"
+            own.unlink(missing_ok=True)
+            os.link(cli, own)
+            language_host.install(bin_dir, python, digest.hexdigest()[:16])
+            plugins.install(home, python, digest.hexdigest()[:16])
             ready.touch()
     return bin_dir, home

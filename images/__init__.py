@@ -1,0 +1,114 @@
+"""The images this program runs: one folder with a Dockerfile for each that we build, a catalogue of those we pull.
+
+A tag is the hash of everything that decides an image, so a new image is a new tag: a visible change in the preview.
+Nothing about a machine is in it: the same checkout gives the same tags everywhere.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from images import base
+from images.catalogue import Catalogue, ImageError, load
+from offline import build as go
+
+__all__ = ["MODES", "NAMES", "ImageError", "Recipe", "recipe", "reference"]
+
+HERE = Path(__file__).parent
+NAMES = ("gateway", "vpn-node", "ollama", "client")
+MODES = ("online", "registry-only")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides one image."""
+
+    name: str
+    dockerfile: str
+    files: dict[str, Path]
+    """Path in the build context -> the file, for what lies in this checkout."""
+    arguments: dict[str, str]
+    """Build arguments: the images it is built from, each named by content."""
+    binaries: dict[str, str]
+    """Path in the build context -> the Go program of the registry-only kit that goes there."""
+    packages_of: str
+
+    @property
+    def tag(self) -> str:
+        digest = hashlib.sha256()
+        for path, file in sorted(self.files.items()):
+            executable = bool(file.stat().st_mode & 0o100)
+            _add(digest, path, str(executable), file.read_bytes())
+        for path, tool in sorted(self.binaries.items()):
+            # Not the binary's bytes: those differ from one Go version to the next, and with them the plan would.
+            _add(digest, path, go.key(go.TOOLS[tool], "any"))
+        for name, value in sorted(self.arguments.items()):
+            _add(digest, name, value)
+        _add(digest, self.dockerfile, self.packages_of)
+        return f"fortress/{self.name}:{digest.hexdigest()[:12]}"
+
+
+def recipe(name: str, mode: str, catalogue: Catalogue | None = None, folder: Path = HERE) -> Recipe:
+    """What `name` is made of under this engine."""
+    if name not in NAMES:
+        raise ImageError(f"there is no image {name!r}; known: {', '.join(NAMES)}")
+    if mode not in MODES:
+        raise ImageError(f"there is no engine {mode!r}; write {' or '.join(MODES)}")
+    catalogue = catalogue or load()
+    registry_only = mode == "registry-only"
+    arguments = {"BASE": base.tag(catalogue) if registry_only else catalogue.pulled["debian"].pinned}
+    dockerfile = f"{name}/Dockerfile"
+    binaries: dict[str, str] = {}
+    if name == "ollama" and registry_only:
+        binaries = {"bin/ollama": "ollama"}
+    if name == "ollama" and not registry_only:
+        dockerfile = "ollama/online.Dockerfile"
+        arguments = {"BASE": catalogue.pulled["ollama"].pinned}
+    if name == "client":
+        arguments["OLLAMA"] = recipe("ollama", mode, catalogue, folder).tag
+    files = {
+        file.relative_to(folder).as_posix(): file
+        for part in ("common", name)
+        for file in sorted((folder / part).rglob("*"))
+        if file.is_file()
+    }
+    return Recipe(name, dockerfile, files, arguments, binaries, catalogue.packages_of.isoformat())
+
+
+def reference(name: str, mode: str = "online", *, check: bool = True) -> str:
+    """The literal that the program refers to.
+
+    Raises: ImageError naming the command to run, when the image is not on this machine's engine. `check=False` asks
+    no engine: for hosts reached by SSH, and for tests.
+    """
+    tag = recipe(name, mode).tag
+    if check and not _on_the_engine(tag):
+        raise ImageError(
+            f"the image {tag} is not on the Docker engine yet; run `fortress images build --engine {mode}`"
+        )
+    return tag
+
+
+@cache
+def _on_the_engine(tag: str) -> bool:
+    import docker
+    from docker.errors import DockerException, ImageNotFound
+
+    try:
+        client = docker.from_env(timeout=20)
+        try:
+            client.images.get(tag)
+        finally:
+            client.close()
+    except ImageNotFound:
+        return False
+    except DockerException as error:
+        raise ImageError(f"no Docker engine answers ({error}); start it, or run `make up`, which does") from None
+    return True
+
+
+def _add(digest: "hashlib._Hash", *parts: str | bytes) -> None:
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big") + data)

@@ -1,0 +1,10 @@
+"""pulumi-resource-docker: containers, networks and volumes."""
+
+from offline.plugins.docker.container import Container
+from offline.plugins.docker.engine import configure
+from offline.plugins.docker.network import Network
+from offline.plugins.docker.volume import Volume
+from offline.plugins.provider import serve
+
+if __name__ == "__main__":
+    serve("5.1.0", [Container(), Network(), Volume()], configure)

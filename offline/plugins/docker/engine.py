@@ -1,0 +1,81 @@
+"""The Docker engine behind the plugin, and its errors as sentences."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import docker
+from docker.errors import APIError, DockerException
+from requests.exceptions import RequestException
+
+from offline.plugins.provider import Failed, Values
+
+MINIMUM_API = "1.41"
+TIMEOUT_S = 120
+_client: docker.APIClient | None = None
+_host: str | None = None
+
+
+def configure(args: Values) -> None:
+    """Remember the engine's address and ask once whether it is there, as the official plugin does."""
+    global _host
+    for key in args:
+        if key not in ("host", "version", "sshOpts") and not key.startswith("__"):
+            raise Failed(f"docker provider: the registry-only plugin does not implement {key!r}; use the online engine")
+    _host = args.get("host") or None
+    if not str(_host).startswith("ssh://"):
+        client()
+
+
+def client() -> docker.APIClient:
+    global _client
+    if _client is None:
+        with said("reaching the Docker engine"):
+            _client = docker.APIClient(
+                base_url=_host,
+                version=MINIMUM_API,
+                timeout=TIMEOUT_S,
+                use_ssh_client=str(_host).startswith("ssh://"),
+            )
+            _client.ping()
+    return _client
+
+
+@contextmanager
+def said(what: str) -> Iterator[None]:
+    """Turn the engine's error into one sentence that says what to do where that is known."""
+    try:
+        yield
+    except APIError as error:
+        text = str(error.explanation or error)
+        raise Failed(f"{what}: {_advice(text)}") from error
+    except (DockerException, RequestException) as error:
+        raise Failed(f"{what}: no Docker engine answers at {_host or 'the default socket'} ({error})") from error
+
+
+def _advice(text: str) -> str:
+    if "port is already allocated" in text or "address already in use" in text:
+        port = re.search(r"[:.](\d+)(?:/| |:|$)", text)
+        return f"the port{' ' + port[1] if port else ''} is in use; write another one into the stack config ({text})"
+    if "Pool overlaps" in text or "overlaps with other one" in text:
+        return (
+            f"the subnet overlaps a network of this machine; write a free network.base into the stack config ({text})"
+        )
+    if "No such image" in text:
+        return f"{text}; run `bin/fortress images build`, then again"
+    return text
+
+
+def labels_of(inputs: Values) -> dict[str, str]:
+    return {row["label"]: row["value"] for row in inputs.get("labels") or []}
+
+
+def is_ours(found: dict[str, str] | None, inputs: Values) -> bool:
+    """A half-made thing of an interrupted run carries the labels that this run would give it."""
+    wanted = labels_of(inputs)
+    return bool(wanted.get("fortress.stack")) and all((found or {}).get(key) == value for key, value in wanted.items())
+
+
+def rows(labels: dict[str, str] | None) -> list[dict[str, Any]]:
+    return [{"label": key, "value": value} for key, value in sorted((labels or {}).items())]

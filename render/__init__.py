@@ -1,0 +1,1 @@
+"""Settings in, config text out: pure functions that import no pulumi."""

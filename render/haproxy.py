@@ -1,0 +1,39 @@
+"""The VpnNode's relay: one TCP port, unread, with the peer's address ahead of it (PROXY protocol)."""
+
+from render.syntax import template
+from settings import Plan, StackSettings
+
+_RELAY = template("""\
+# {{ generated }}
+# The admin socket, by which a removed device's connections are cut, is in the image's socket.cfg.
+global
+    maxconn 512
+    nbthread 1
+
+defaults
+    mode tcp
+    # Longer than the gateway's longest silence: the gateway ends a stream, never the relay.
+    timeout connect {{ connect | number }}s
+    timeout client {{ idle | number }}s
+    timeout server {{ idle | number }}s
+    timeout client-fin 10s
+    timeout server-fin 10s
+
+listen relay
+    bind {{ server4 | address }}:{{ port | number }}
+    bind [{{ server6 | address }}]:{{ port | number }}
+    server gateway {{ gateway | address }}:8443 send-proxy-v2
+""")
+
+
+def relay(settings: StackSettings, plan: Plan) -> str:
+    own = settings.wireguard
+    assert own is not None, "settings without a wireguard section never get here"
+    return _RELAY.render(
+        connect=settings.gateway.connect_timeout_s,
+        idle=settings.gateway.read_timeout_s + 60,
+        server4=own.server4,
+        server6=own.server6,
+        port=own.relay_port,
+        gateway=plan.edge.gateway,
+    )

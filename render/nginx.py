@@ -1,0 +1,327 @@
+"""nginx for the Gateway and for the sidecar before Ollama. The policy decides; these files only wire."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from render.principals import RELAY
+from render.syntax import template
+from settings import Plan, StackSettings
+
+ROUTES = Path(__file__).parent.parent / "gateway" / "routes.json"
+HOP_PORT = 8443
+OLLAMA_PORT = 11434
+SIDECAR_NAME = "ollama-sidecar"
+SMALL_BODY = 64 * 1024
+
+_COMMON = """\
+    server_tokens off;
+    default_type application/octet-stream;
+    client_body_temp_path /tmp/body;
+    proxy_temp_path /tmp/proxy;
+    fastcgi_temp_path /tmp/fastcgi;
+    uwsgi_temp_path /tmp/uwsgi;
+    scgi_temp_path /tmp/scgi;
+    client_header_timeout 10s;
+    client_body_timeout 15s;
+    send_timeout 30s;
+    reset_timedout_connection on;
+    # The protocol of the address's first server counts for all of them, so it is set here.
+    ssl_protocols TLSv1.3;
+    ssl_session_tickets off;
+    ssl_session_cache off;
+"""
+
+_GATEWAY = template(
+    """\
+# {{ generated }}
+load_module modules/ngx_http_js_module.so;
+# One worker: limits are counted without a lock between workers, and one core carries 50,000 tokens a second.
+worker_processes 1;
+pid /tmp/nginx.pid;
+error_log stderr warn;
+
+events {
+    worker_connections 4096;
+}
+
+http {
+"""
+    + _COMMON
+    + """\
+    ssl_ecdh_curve X25519:prime256v1:secp384r1;
+    ssl_certificate /config/current/tls/server.pem;
+    ssl_certificate_key /config/current/tls/server.key;
+    map_hash_bucket_size 1024;  # a domain twice in one key
+    server_names_hash_bucket_size 1024;
+    keepalive_timeout 30s;
+    keepalive_requests 1000;
+    large_client_header_buffers 4 8k;
+    client_max_body_size 64k;
+    client_body_buffer_size 256k;
+    merge_slashes off;
+    gzip off;
+    max_headers 100;
+
+    js_engine qjs;
+    js_path "/config/current/";
+    js_import gateway from gateway.js;
+    js_preload_object principals from /config/current/principals.json;
+    js_preload_object routes from /config/current/routes.json;
+    js_shared_dict_zone zone=rates:1m timeout=3600s evict;
+    js_shared_dict_zone zone=streams:1m timeout={{ stream_timeout | number }}s;
+    js_shared_dict_zone zone=live:1m;
+    js_var $fortress_principal;
+    js_var $fortress_proof;
+    js_var $fortress_device;
+    js_var $fortress_route unknown;
+    js_var $fortress_model;
+    js_var $fortress_verdict refused;
+    js_var $fortress_reason unread;
+    js_var $fortress_body;
+    js_var $fortress_slot;
+    js_var $fortress_ticket;
+    js_set $fortress_flood gateway.floodKey;
+    js_set $fortress_completion gateway.completion;
+
+    # A relay is known by its fixed address; only its word about the client's address is believed.
+    map $realip_remote_addr $fortress_relay {
+        default "";
+        {{ relay_address | address }} {{ relay | name }};
+    }
+    set_real_ip_from {{ relay_address | address }};
+    real_ip_header proxy_protocol;
+
+    # SNI where there is one must be the Host; without SNI only a tunnel address is served.
+    map "$ssl_server_name|$host" $fortress_misdirected {
+        default 1;
+        "{{ domain | domain }}|{{ domain | domain }}" "";
+{% for address in tunnel_addresses %}
+        "|{{ address | bracketed }}" "";
+{% endfor %}
+    }
+
+    limit_req_zone $fortress_flood zone=flood:1m rate=50r/s;
+    limit_req_status 429;
+
+    # Only what the policy knows is written; the client's own words never are.
+    log_format audit escape=json '{"time":"$time_iso8601","request_id":"$request_id",'
+        '"principal":"$fortress_principal","proof":"$fortress_proof","device":"$fortress_device",'
+        '"relay":"$fortress_relay","address":"$remote_addr","route":"$fortress_route","method":"$fortress_method",'
+        '"status":$status,"verdict":"$fortress_verdict","reason":"$fortress_reason","model":"$fortress_model",'
+        '"ttft":"$upstream_header_time","duration":$request_time,"bytes":$body_bytes_sent,'
+        '"completion":"$fortress_completion","tls":"$ssl_protocol"}';
+    map $request_method $fortress_method {
+        default unknown;
+        ~^(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)$ $request_method;
+    }
+    access_log /var/log/gateway/audit.json audit;
+
+    add_header X-Content-Type-Options nosniff always;
+    add_header Cache-Control no-store always;
+    add_header X-Request-Id $request_id always;
+
+    upstream ollama {
+        server {{ sidecar | address }}:{{ hop_port | number }} max_fails=0;
+        keepalive 16;
+    }
+
+    proxy_http_version 1.1;
+    proxy_buffering off;
+    proxy_request_buffering on;
+    proxy_next_upstream off;
+    proxy_connect_timeout {{ connect | number }}s;
+    proxy_read_timeout {{ read | number }}s;
+    proxy_send_timeout 60s;
+    proxy_ignore_headers X-Accel-Redirect X-Accel-Expires X-Accel-Limit-Rate X-Accel-Buffering X-Accel-Charset;
+    # Nothing of the client's goes on but the type of what it sends and takes: no key, cookie, origin or address.
+    proxy_pass_request_headers off;
+    proxy_set_header Host localhost:{{ ollama_port | number }};
+    proxy_set_header Connection "";
+    proxy_set_header Content-Type application/json;
+    proxy_set_header X-Request-Id $request_id;
+    proxy_ssl_protocols TLSv1.3;
+    proxy_ssl_certificate /config/current/hop/client.pem;
+    proxy_ssl_certificate_key /config/current/hop/client.key;
+    proxy_ssl_trusted_certificate /config/current/hop/ca.pem;
+    proxy_ssl_verify on;
+    proxy_ssl_verify_depth 1;
+    proxy_ssl_name {{ sidecar_name | name }};
+    proxy_ssl_server_name on;
+    proxy_ssl_session_reuse on;
+
+    server {
+        listen {{ gateway | address }}:8443 ssl proxy_protocol default_server;
+        listen {{ gateway | address }}:8444 ssl default_server;
+        server_name _;
+        return 444;
+    }
+
+    server {
+        listen {{ gateway | address }}:8443 ssl proxy_protocol;
+        listen {{ gateway | address }}:8444 ssl;
+        server_name {{ domain | domain }}{% for address in tunnel_addresses %} {{ address | bracketed }}{% endfor %};
+        error_page 400 404 405 408 413 414 421 429 494 497 500 501 502 503 504 505 @failed;
+        if ($fortress_misdirected) {
+            return 421;
+        }
+
+        location @failed {
+            js_content gateway.failed;
+        }
+
+        location @announce {
+            js_periodic gateway.announce interval=1s;
+        }
+
+        location / {
+            return 404;
+        }
+{% for route in routes %}
+
+        location = {{ route.path | path }} {
+            set $args "";
+            limit_req zone=flood burst=100 nodelay;
+            client_max_body_size {{ route.body_limit | number }};
+            js_access gateway.admit;
+{% if route.has_body %}
+            proxy_set_body $fortress_body;
+{% else %}
+            proxy_pass_request_body off;
+            proxy_set_header Content-Length "";
+            proxy_set_header Host localhost:{{ ollama_port | number }};
+            proxy_set_header Connection "";
+{% endif %}
+{% if route.streams %}
+            js_body_filter gateway.watch buffer_type=buffer;
+{% endif %}
+            proxy_pass https://ollama{{ route.path | path }};
+        }
+{% endfor %}
+    }
+
+    server {
+        listen 127.0.0.1:8081;
+        access_log off;
+        location = /healthz {
+            return 204;
+        }
+        location / {
+            return 404;
+        }
+    }
+}
+"""
+)
+
+_SIDECAR = template(
+    """\
+# {{ generated }}
+worker_processes 1;
+pid /tmp/nginx.pid;
+error_log stderr warn;
+
+events {
+    worker_connections 1024;
+}
+
+http {
+"""
+    + _COMMON
+    + """\
+    access_log off;
+    keepalive_timeout 300s;
+    keepalive_requests 100000;
+    client_max_body_size 0;  # the gateway has judged and written every body
+
+    upstream ollama {
+        server {{ ollama | address }}:{{ ollama_port | number }} max_fails=0;
+        keepalive 16;
+    }
+
+    server {
+        listen {{ sidecar | address }}:{{ hop_port | number }} ssl;
+        server_name {{ sidecar_name | name }};
+        ssl_certificate /config/current/tls/server.pem;
+        ssl_certificate_key /config/current/tls/server.key;
+        # An authority of its own that has signed one client: the gateway.
+        ssl_client_certificate /config/current/client-ca.pem;
+        ssl_verify_client on;
+        ssl_verify_depth 1;
+        location / {
+            proxy_pass http://ollama;
+            proxy_http_version 1.1;
+            proxy_set_header Host localhost:{{ ollama_port | number }};
+            proxy_set_header Connection "";
+            proxy_buffering off;
+            proxy_request_buffering off;
+            proxy_next_upstream off;
+            proxy_connect_timeout {{ connect | number }}s;
+            proxy_read_timeout {{ read | number }}s;
+        }
+    }
+
+    server {
+        listen 127.0.0.1:8081;
+        location = /healthz {
+            return 204;
+        }
+        location / {
+            return 404;
+        }
+    }
+}
+"""
+)
+
+
+@cache
+def routes() -> tuple[dict[str, Any], ...]:
+    """The rows of gateway/routes.json that are open to anybody at all."""
+    return tuple(json.loads(ROUTES.read_text())["routes"])
+
+
+def gateway(settings: StackSettings, plan: Plan) -> str:
+    """One exact location per route, in path order; the upstream path is a constant, the query is dropped."""
+    own = settings.wireguard
+    assert own is not None, "settings without a wireguard section never get here"
+    inference_body = settings.gateway.body_limit_mb * 1024 * 1024
+    rows = [
+        {
+            "path": row["path"],
+            "has_body": "models" in row,
+            "streams": row["class"] == "inference",
+            "body_limit": inference_body if row["class"] == "inference" else SMALL_BODY,
+        }
+        for row in sorted(routes(), key=lambda row: row["path"])
+    ]
+    return _GATEWAY.render(
+        routes=rows,
+        domain=settings.domain,
+        tunnel_addresses=[own.server4, own.server6],
+        relay=RELAY,
+        relay_address=plan.edge.vpn_node,
+        gateway=plan.edge.gateway,
+        sidecar=plan.model.sidecar,
+        sidecar_name=SIDECAR_NAME,
+        hop_port=HOP_PORT,
+        ollama_port=OLLAMA_PORT,
+        connect=settings.gateway.connect_timeout_s,
+        read=settings.gateway.read_timeout_s,
+        stream_timeout=settings.gateway.read_timeout_s + 60,
+    )
+
+
+def sidecar(settings: StackSettings, plan: Plan) -> str:
+    """mTLS in, plain HTTP to the one neighbour; nothing is buffered."""
+    return _SIDECAR.render(
+        ollama=plan.heart.ollama,
+        sidecar=plan.model.sidecar,
+        sidecar_name=SIDECAR_NAME,
+        hop_port=HOP_PORT,
+        ollama_port=OLLAMA_PORT,
+        connect=settings.gateway.connect_timeout_s,
+        # Never the first to give up: the gateway's own timeout decides.
+        read=settings.gateway.read_timeout_s + 30,
+    )

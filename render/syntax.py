@@ -1,0 +1,81 @@
+"""Templates whose values cannot leave their place: every value passes the filter for its syntax, or rendering stops."""
+
+import ipaddress
+import re
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
+
+GENERATED = "made by ollama-fortress; a change here is lost with the next `make up`"
+
+
+class NotInItsPlace(ValueError):
+    """A value that would mean something else in the generated file. Its text is not quoted: it may be a secret."""
+
+
+def _only(pattern: str, what: str):
+    compiled = re.compile(pattern)
+
+    def check(value: Any) -> str:
+        text = str(value)
+        if not compiled.fullmatch(text):
+            raise NotInItsPlace(f"a value is not {what}, and would break out of its place in a generated file")
+        return text
+
+    return check
+
+
+def _address(value: Any) -> str:
+    return str(ipaddress.ip_address(str(value)))
+
+
+def _network(value: Any) -> str:
+    return str(ipaddress.ip_network(str(value)))
+
+
+def _bracketed(value: Any) -> str:
+    """An address as URLs and nginx write it: IPv6 in brackets."""
+    address = ipaddress.ip_address(str(value))
+    return f"[{address}]" if address.version == 6 else str(address)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise NotInItsPlace("a value is not a number")
+    return str(value)
+
+
+FILTERS = {
+    "address": _address,
+    "network": _network,
+    "bracketed": _bracketed,
+    "number": _number,
+    "domain": _only(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a domain name"),
+    "path": _only(r"/[A-Za-z0-9/._-]*", "a plain path"),
+    "name": _only(r"[A-Za-z0-9._-]{1,64}", "a plain name"),
+    "methods": _only(r"[A-Z]+( [A-Z]+)*", "a list of methods"),
+    "endpoint": _only(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}", "host:port"),
+    "wgkey": _only(r"[A-Za-z0-9+/]{43}=", "a WireGuard key"),
+    "hex": _only(r"[0-9a-f]{64}", "64 hex digits"),
+}
+
+_ENVIRONMENT = Environment(
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,  # noqa: S701 - no HTML here; the filters above are stricter than escaping
+)
+_ENVIRONMENT.filters.update(FILTERS)
+
+
+def template(text: str) -> Template:
+    """A template in which every {{ value }} ends in one of FILTERS; `{{ generated }}` says what made the file.
+
+    Raises: ValueError where a value is printed without a filter.
+    """
+    text = text.replace("{{ generated }}", GENERATED)
+    for expression in re.findall(r"\{\{(.*?)\}\}", text, re.DOTALL):
+        if expression.rpartition("|")[2].strip() not in FILTERS:
+            raise ValueError(f"{{{{{expression}}}}} has no filter that keeps it in its place")
+    return _ENVIRONMENT.from_string(text)

@@ -1,0 +1,111 @@
+"""WireGuard: the VpnNode's interface and each device's wg-quick file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from render.syntax import GENERATED, template
+from settings import StackSettings, WireguardSettings
+
+LISTEN_PORT = 51820
+"""Inside the container, always; the host's port is the published one."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One device, as the VpnNode knows it."""
+
+    user: str
+    device: str
+    public_key: str
+    psk: str
+    ip4: IPv4Address
+    ip6: IPv6Address
+
+
+_SERVER = template("""\
+# {{ generated }}
+[Interface]
+PrivateKey = {{ private_key | wgkey }}
+ListenPort = {{ port | number }}
+{% for peer in peers %}
+
+# {{ peer.user | name }}/{{ peer.device | name }}
+[Peer]
+PublicKey = {{ peer.public_key | wgkey }}
+PresharedKey = {{ peer.psk | wgkey }}
+AllowedIPs = {{ peer.ip4 | address }}/32, {{ peer.ip6 | address }}/128
+{% endfor %}
+""")
+
+_CLIENT = template("""\
+# made by ollama-fortress for one device; keep it secret
+[Interface]
+PrivateKey = {{ private_key | wgkey }}
+Address = {{ ip4 | address }}/32, {{ ip6 | address }}/128
+MTU = {{ mtu | number }}
+
+[Peer]
+PublicKey = {{ server_public_key | wgkey }}
+PresharedKey = {{ psk | wgkey }}
+Endpoint = {{ endpoint | endpoint }}
+AllowedIPs = {{ server4 | address }}/32, {{ server6 | address }}/128
+PersistentKeepalive = 25
+""")
+
+OWN_KEY = "# The device keeps its private key: write it here.\nPrivateKey = "
+
+
+def server(settings: StackSettings, private_key: str, peers: Sequence[Peer]) -> str:
+    """Text for `wg setconf`, peers in the order of their names: adding one changes no other's lines."""
+    ordered = sorted(peers, key=lambda peer: (peer.user, peer.device))
+    return _SERVER.render(private_key=private_key, port=LISTEN_PORT, peers=ordered)
+
+
+def addresses(settings: StackSettings) -> str:
+    own = _of(settings)
+    return f"# {GENERATED}\n{own.server4}/{own.subnet4.prefixlen}\n{own.server6}/{own.subnet6.prefixlen}\n"
+
+
+def tunnel_name(settings: StackSettings) -> str:
+    """At most 15 characters, the kernel's bound."""
+    return f"wg{settings.stack.replace('-', '')[:13]}"
+
+
+def interface(settings: StackSettings) -> str:
+    """Tunnel name and MTU. wireguard-go's control socket is found by name: it must be unique on a host."""
+    return f"# {GENERATED}\n{tunnel_name(settings)} {_of(settings).mtu}\n"
+
+
+def client(
+    settings: StackSettings,
+    *,
+    private_key: str | None,
+    psk: str,
+    server_public_key: str,
+    ip4: IPv4Address,
+    ip6: IPv6Address,
+) -> str:
+    """A wg-quick file that routes the gateway's two addresses into the tunnel and nothing else.
+
+    private_key: None where the device keeps its own; the line is then left for its owner to fill in.
+    """
+    own = _of(settings)
+    placeholder = "A" * 43 + "="
+    text = _CLIENT.render(
+        private_key=private_key or placeholder,
+        ip4=ip4,
+        ip6=ip6,
+        mtu=own.mtu,
+        server_public_key=server_public_key,
+        psk=psk,
+        endpoint=own.endpoint,
+        server4=own.server4,
+        server6=own.server6,
+    )
+    return text if private_key else text.replace(f"PrivateKey = {placeholder}", OWN_KEY)
+
+
+def _of(settings: StackSettings) -> WireguardSettings:
+    assert settings.wireguard is not None, "settings without a wireguard section never get here"
+    return settings.wireguard
