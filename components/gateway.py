@@ -18,7 +18,7 @@ from components.names import Names
 from components.networks import Networks
 from components.pki import Certificate
 from render import nginx
-from render.principals import principals
+from render.principals import data_module, principals
 from settings import StackSettings
 
 COMPONENT = "gateway"
@@ -58,12 +58,11 @@ class Gateway(pulumi.ComponentResource):
         settings = self.args.settings
         certificate, key = self._served_certificate()
         addresses = {(device.user, device.device): (device.ip4, device.ip6) for device in self.args.devices}
-        files: dict[str, Input[str]] = {
-            path.name: path.read_text() for path in sorted(POLICY.iterdir()) if path.suffix in (".js", ".json")
-        }
+        files: dict[str, Input[str]] = {path.name: path.read_text() for path in sorted(POLICY.glob("*.js"))}
         files |= {
             "nginx.conf": nginx.gateway(settings, settings.plan),
-            "principals.json": Output.all(**self.args.key_hashes).apply(
+            "routes.js": data_module(nginx.ROUTES.read_text()),
+            "principals.js": Output.all(**self.args.key_hashes).apply(
                 lambda hashes: principals(settings, addresses, hashes)
             ),
             "tls/server.pem": certificate,

@@ -2,6 +2,8 @@
 
 import crypto from 'crypto';
 import policy from 'policy.js';
+import principals from 'principals.js';
+import routes from 'routes.js';
 
 const SAYS = {
     400: ['bad-request', 'this is not a request that can be read'],

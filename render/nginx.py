@@ -67,8 +67,6 @@ http {
     js_engine qjs;
     js_path "/config/current/";
     js_import gateway from gateway.js;
-    js_preload_object principals from /config/current/principals.json;
-    js_preload_object routes from /config/current/routes.json;
     js_shared_dict_zone zone=rates:1m timeout=3600s evict;
     js_shared_dict_zone zone=streams:1m timeout={{ stream_timeout | number }}s;
     js_shared_dict_zone zone=live:1m;

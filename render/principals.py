@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from render.syntax import GENERATED
 from settings import StackSettings
 
 RELAY = "wireguard"
@@ -15,7 +16,7 @@ def principals(
     addresses: Mapping[tuple[str, str], tuple[IPv4Address, IPv6Address]],
     key_hashes: Mapping[str, str],
 ) -> str:
-    """JSON for the policy.
+    """A module of data for the policy.
 
     addresses: (user, device) -> tunnel addresses. A row names the device in the audit line; it proves the user
     only where the user is keyless.
@@ -47,4 +48,10 @@ def principals(
             for address in pair
         },
     }
-    return json.dumps(known, indent=1) + "\n"
+    return data_module(json.dumps(known, indent=1))
+
+
+def data_module(text: str) -> str:
+    """JSON as a JavaScript module: njs's QuickJS engine has no js_preload_object."""
+    json.loads(text)
+    return f"// {GENERATED}\nexport default {text.strip()};\n"

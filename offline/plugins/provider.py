@@ -210,7 +210,9 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     def Diff(self, request, context):
         resource = self._resource(request.urn, context)
-        diff = resource.diff(request.id, to_values(request.old_inputs), to_values(request.olds), to_values(request.news))
+        diff = resource.diff(
+            request.id, to_values(request.old_inputs), to_values(request.olds), to_values(request.news)
+        )
         ignored = set(request.ignoreChanges)
         detailed = {path: kind for path, kind in diff.detailed.items() if top(path) not in ignored}
         return _diff_response(Diff(detailed, diff.replace, diff.delete_before_replace))
