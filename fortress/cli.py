@@ -11,6 +11,7 @@ from fortress import engine as engines
 from fortress import up
 from fortress.errors import Stop
 from fortress.pulumi_cli import Pulumi
+from images import build
 from settings import ConfigRefused
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -63,6 +64,13 @@ def images_build(engine: Annotated[str | None, typer.Option(help="online or regi
     up.build_images(console, engine or engines.choose())
 
 
+@images_app.command("lock")
+def images_lock() -> None:
+    """Ask the registries for the digest of every pulled image, and write them into the catalogue."""
+    for name, digest in build.lock_all().items():
+        console.print(f"{name}  {digest}")
+
+
 def main() -> None:
     try:
         app(standalone_mode=False)
@@ -78,5 +86,5 @@ def main() -> None:
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except typer.TyperException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        Console(stderr=True).print(f"{error}; `bin/fortress --help` lists the commands", highlight=False)
+        sys.exit(2)

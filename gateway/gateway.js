@@ -1,120 +1,113 @@
 // Asks nginx, hands what it says to policy.js, and does what that decides. In doubt, it refuses.
 
 import crypto from 'crypto';
+import errors from 'errors.js';
 import policy from 'policy.js';
 import principals from 'principals.js';
 import routes from 'routes.js';
 
-const SAYS = {
-    400: ['bad-request', 'this is not a request that can be read'],
-    404: ['unknown-route', 'there is nothing here'],
-    408: ['timeout', 'the request did not arrive in time'],
-    413: ['too-large', 'the body is larger than this route allows'],
-    414: ['too-large', 'the address is too long'],
-    421: ['wrong-name', 'this name is not served on this connection'],
-    429: ['flood', 'too many requests at once; slow down'],
-    494: ['too-large', 'the headers are too large'],
-    497: ['plain-http', 'this port speaks TLS only'],
-    502: ['upstream-away', 'the model server is not there right now; try again soon'],
-    503: ['upstream-busy', 'the model server is busy; try again soon'],
-    504: ['upstream-slow', 'the model server did not answer in time'],
-};
+const RENEW_MS = 30000;
 
 function sha256(text) { return crypto.createHash('sha256').update(text).digest('hex'); }
-
-// The relay that a connection came through, by its fixed address; only that one's word about addresses counts.
-function relayOf(r) {
-    return r.variables.fortress_relay;
-}
 
 function who(r) {
     let header = r.headersIn.Authorization;
     if (header === undefined && r.uri === '/v1/messages' && r.headersIn['X-Api-Key'] !== undefined)
         header = 'Bearer ' + r.headersIn['X-Api-Key']; // as Anthropic's libraries send it
-    return policy.identify(principals, header, sha256, relayOf(r), r.remoteAddress);
+    return policy.identify(principals, header, sha256, r.variables.fortress_relay, r.remoteAddress);
 }
 
 /** js_set, before any body is read: floods count against the key's owner, or against the address. */
 function floodKey(r) {
     const caller = who(r);
-    return caller && caller.proof === 'key' ? 'u:' + caller.user : relayOf(r) + '|' + r.remoteAddress;
+    return caller && caller.proof === 'key' ? 'u:' + caller.user : r.variables.fortress_relay + '|' + r.remoteAddress;
 }
 
-function end(r, refusal) {
-    r.variables.fortress_verdict = 'refused';
-    r.variables.fortress_reason = refusal.reason;
+function end(r, refusal, verdict) {
+    const v = r.variables;
+    v.fortress_verdict = verdict || 'refused';
+    v.fortress_reason = refusal.reason;
     r.headersOut['Content-Type'] = 'application/json';
     Object.keys(refusal.headers).forEach(name => { r.headersOut[name] = refusal.headers[name]; });
-    r.return(refusal.status, policy.errorBody(policy.apiOf(r.uri), refusal.status, refusal.reason, refusal.says) + '\n');
+    r.return(refusal.status, errors.body(errors.apiOf(asked(r)), refusal) + '\n');
 }
 
-function limited(name, says, seconds) {
-    return policy.refuse(429, name, says, { 'Retry-After': String(seconds) });
+// The client's path, also where an error page has moved the request elsewhere.
+function asked(r) { return (r.variables.request_uri || '').split('?')[0]; }
+
+function note(r, caller) {
+    if (!caller) return;
+    r.variables.fortress_principal = caller.user;
+    r.variables.fortress_proof = caller.proof;
+    r.variables.fortress_device = caller.device;
 }
 
-function overRate(user, name, route) {
-    const limits = user.limits, read = route.class === 'read';
-    const perMinute = read ? limits.reads_per_minute : limits.requests_per_minute;
-    const burst = read ? Math.max(limits.burst, Math.ceil(limits.reads_per_minute / 2)) : limits.burst;
-    const key = (read ? 'r:' : 'i:') + name;
-    const dict = ngx.shared.rates;
-    const [allowed, state, wait] = policy.take(dict.get(key), perMinute, burst, Date.now());
-    dict.set(key, state);
-    if (allowed) return null;
-    const limit = read ? 'reads_per_minute' : 'requests_per_minute';
-    return limited(limit, 'limit ' + limit + ' (' + perMinute + ') reached; try again in ' + wait + ' s', wait);
+// SNI, where there is one, must be the Host; without SNI only a tunnel address is served, and nothing else is answered.
+function misdirected(r) {
+    const v = r.variables;
+    if (!v.fortress_misdirected) return false;
+    if (v.ssl_server_name) end(r, errors.made(421));
+    else {
+        v.fortress_reason = 'foreign-name';
+        r.return(444);
+    }
+    return true;
+}
+
+function overRate(route, caller, limits) {
+    const take = policy.bucket(route, limits), rates = ngx.shared.rates, key = take.name + '|' + caller.user;
+    const [allowed, state, wait] = policy.take(rates.get(key), take.perMinute, take.burst, Date.now());
+    rates.set(key, state);
+    return allowed ? null : policy.limited(take.name, take.perMinute, wait);
 }
 
 // One entry per running stream, with a timeout: a worker that dies frees its slots by itself.
-function takeSlot(user, name) {
-    for (let i = 0; i < user.limits.concurrent; i++) {
-        const slot = name + '|' + i;
-        if (ngx.shared.streams.add(slot, '1', principals.stream_timeout_s * 1000)) return slot;
+function overStreams(r, caller, limits) {
+    for (let i = 0; i < limits.concurrent; i++) {
+        const slot = caller.user + '|' + i;
+        if (ngx.shared.streams.add(slot, r.variables.request_id)) {
+            r.variables.fortress_slot = slot;
+            r.variables.fortress_renewed = String(Date.now());
+            return null;
+        }
     }
-    return '';
+    return policy.limited('concurrent', limits.concurrent, 1);
 }
 
 /**
  * js_access: let one request pass, or end it here. Fails closed.
  * Reads  key and tunnel address; never an identity header.
- * Writes $fortress_principal, _proof, _device, _model, _verdict, _reason for the audit line, $fortress_body for
- *        Ollama, $fortress_slot and $fortress_ticket for the end of the stream. Never key or prompt.
+ * Writes $fortress_principal, _proof, _device, _model, _verdict, _reason for the audit line, _body and _upstream for
+ *        Ollama, _slot and _ticket for the end of the stream. Never key or prompt.
  */
 async function admit(r) {
     const v = r.variables;
-    const route = routes.routes.find(row => row.path === r.uri);
-    // Only the plain spelling of a path is that path, whatever nginx would make of another one.
-    if (!route || v.request_uri.split('?')[0] !== route.path)
-        return end(r, policy.refuse(404, 'unknown-route', SAYS[404][1]));
-    v.fortress_route = route.path;
-    const caller = who(r);
-    if (!caller) return end(r, policy.refuse(401, 'no-identity', 'no valid API key, and no tunnel address that proves you',
-        { 'WWW-Authenticate': 'Bearer' }));
+    if (misdirected(r)) return;
+    const caller = who(r), route = policy.routeOf(routes.routes, r.uri, v.request_uri);
+    note(r, caller);
+    if (route) v.fortress_route = route.path;
+    const closed = policy.open(route, r.method, caller, principals)
+        || policy.crossSite(caller, principals, r.headersIn.Origin, r.headersIn['Sec-Fetch-Site']);
+    if (closed) return end(r, closed);
     const user = principals.users[caller.user];
-    v.fortress_principal = caller.user;
-    v.fortress_proof = caller.proof;
-    v.fortress_device = caller.device;
-    if (route.role === 'admin' && user.role !== 'admin')
-        return end(r, policy.refuse(403, 'admin-only', 'this route is for admins'));
-    if (route.methods.indexOf(r.method) < 0)
-        return end(r, policy.refuse(405, 'wrong-method', 'allowed here: ' + route.methods.join(', '),
-            { Allow: route.methods.join(', ') }));
-    if (policy.crossSite(caller, principals.domain, principals.tunnel_addresses, r.headersIn.Origin,
-        r.headersIn['Sec-Fetch-Site']))
-        return end(r, policy.refuse(403, 'cross-site', 'a page of another site cannot act for you'));
-    const over = overRate(user, caller.user, route);
+    const over = overRate(route, caller, user.limits)
+        || (route.class === 'inference' ? overStreams(r, caller, user.limits) : null);
     if (over) return end(r, over);
-    if (route.class === 'inference') {
-        const slot = takeSlot(user, caller.user);
-        if (!slot) return end(r, limited('concurrent', 'limit concurrent (' + user.limits.concurrent + ') reached', 1));
-        v.fortress_slot = slot;
-        v.fortress_ticket = caller.ticket;
+    // Known to be alive before the next announcement: a user added a moment ago is not taken for a removed one.
+    ngx.shared.live.add(caller.ticket, '1');
+    v.fortress_ticket = caller.ticket;
+    if (route.tail) {
+        const refusal = policy.judgeTail(route, r.uri, user);
+        if (refusal) return end(r, refusal);
+        v.fortress_upstream = r.uri;
+        if (route.tail === 'model') v.fortress_model = r.uri.slice(route.path.length);
     }
     if (route.models) {
+        v.fortress_model = 'unknown';
         if (r.headersIn['Content-Encoding'] !== undefined)
-            return end(r, policy.refuse(415, 'encoded-body', 'send the body without Content-Encoding'));
+            return end(r, errors.refuse(415, 'encoded-body', 'send the body without Content-Encoding'));
         const verdict = policy.judge(await r.readRequestText(), route, user);
-        if (verdict instanceof policy.Refusal) return end(r, verdict);
+        if (verdict instanceof errors.Refusal) return end(r, verdict);
         v.fortress_model = verdict.model;
         v.fortress_body = verdict.body;
     }
@@ -122,44 +115,66 @@ async function admit(r) {
     v.fortress_reason = '';
 }
 
-/** js_content of the error page: what nginx itself refused, in the caller's shape. */
+/** js_content of whatever has no location: nothing here, for everybody; the audit line still says who asked. */
+function nothing(r) {
+    if (misdirected(r)) return;
+    note(r, who(r));
+    const declared = routes.declared.some(path => asked(r) === path);
+    end(r, declared ? errors.refuse(404, 'never', errors.DECLARED) : errors.made(404));
+}
+
+/** js_content of the error pages /-/error/<status>: what nginx itself refused, in the caller's shape. */
 function failed(r) {
-    const status = Number(r.variables.status) || 400;
-    const said = SAYS[status] || [status < 500 ? 'bad-request' : 'failed', status < 500 ? SAYS[400][1] : 'something failed here'];
-    const headers = status === 429 || status === 503 ? { 'Retry-After': '1' } : {};
-    end(r, policy.refuse(status === 494 ? 431 : status === 497 ? 400 : status, said[0], said[1], headers));
+    const refusal = errors.made(Number(r.uri.slice(r.uri.lastIndexOf('/') + 1)) || 500);
+    if (refusal.status === 405) {
+        const route = policy.routeOf(routes.routes, asked(r), asked(r));
+        if (route) refusal.headers.Allow = route.methods.join(', ');
+    }
+    end(r, refusal, refusal.status >= 500 ? 'failed' : 'refused');
+}
+
+/** js_content of /v1/models/<name>: answered here from Ollama's list, so that no chosen path goes on. */
+async function describe(r) {
+    const reply = await r.subrequest('/-/models');
+    if (reply.status !== 200) return end(r, errors.made(reply.status === 504 ? 504 : 502), 'failed');
+    const found = policy.described(JSON.parse(reply.responseText), r.variables.fortress_model);
+    if (!found) return end(r, errors.refuse(404, 'no-such-model', 'there is no such model here'));
+    r.headersOut['Content-Type'] = 'application/json';
+    r.return(200, JSON.stringify(found) + '\n');
 }
 
 /**
- * js_body_filter: every chunk leaves at once; a stream whose key or address row is gone is cut.
- * An old worker holds streams after a reload; what it learns of the new principals stands in `live`.
+ * js_body_filter: every chunk leaves at once; a stream whose key or address row is gone is cut. After a reload the
+ * old worker still holds its streams and its old principals: `live` is written by the newest worker only.
  */
 function watch(r, data, flags) {
-    const ticket = r.variables.fortress_ticket;
-    if (ticket) {
-        const live = ngx.shared.live;
-        if (live.get('ready') !== undefined && live.get(ticket) === undefined) throw new Error('revoked: stream is cut');
+    const v = r.variables, ticket = v.fortress_ticket;
+    if (ticket && !ngx.shared.live.has(ticket)) {
+        v.fortress_verdict = 'cut';
+        v.fortress_reason = 'revoked';
+        throw new Error('revoked: stream is cut');
+    }
+    const slot = v.fortress_slot, now = slot ? Date.now() : 0;
+    // Seldom: each assignment of a variable stays in memory until the request ends.
+    if (slot && now - Number(v.fortress_renewed) > RENEW_MS) {
+        v.fortress_renewed = String(now);
+        ngx.shared.streams.set(slot, v.request_id);
     }
     r.sendBuffer(data, { last: flags.last, flush: true });
 }
 
-/** js_periodic: the newest configuration says which keys and address rows are alive. */
+/** js_periodic: says which keys and address rows are alive. A worker that is shutting down runs it no more. */
 function announce() {
-    const live = ngx.shared.live;
-    const wanted = { ready: true };
-    Object.keys(principals.keys).forEach(hash => { wanted['k:' + hash] = true; });
-    Object.keys(principals.addresses).forEach(row => {
-        if (principals.users[principals.addresses[row].user].keyless) wanted['a:' + row] = true;
-    });
-    Object.keys(wanted).forEach(name => { live.add(name, '1'); });
-    live.keys(100000).forEach(name => { if (!wanted[name]) live.delete(name); });
+    const live = ngx.shared.live, wanted = new Set(policy.tickets(principals));
+    wanted.forEach(ticket => { live.add(ticket, '1'); });
+    live.keys(1000000).forEach(ticket => { if (!wanted.has(ticket)) live.delete(ticket); });
 }
 
 /** js_set, used only in the log format, so it runs once at every end of a request: gives the stream's slot back. */
 function completion(r) {
-    const slot = r.variables.fortress_slot;
-    if (slot) ngx.shared.streams.delete(slot);
-    return r.variables.request_completion === 'OK' ? 'finished' : 'cut';
+    const v = r.variables, streams = ngx.shared.streams;
+    if (v.fortress_slot && streams.get(v.fortress_slot) === v.request_id) streams.delete(v.fortress_slot);
+    return v.request_completion === 'OK' ? 'finished' : 'cut';
 }
 
-export default { admit, announce, completion, failed, floodKey, watch };
+export default { admit, announce, completion, describe, failed, floodKey, nothing, watch };

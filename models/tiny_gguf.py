@@ -78,7 +78,9 @@ def _tensors(vocabulary: int) -> list[tuple[str, tuple[int, ...], bytes]]:
     """Shapes as ggml writes them: the row's length first."""
     draw = random.Random("ollama-fortress")  # noqa: S311 - weights, not secrets
     wide, deep = (EMBEDDING, FEED_FORWARD), (FEED_FORWARD, EMBEDDING)
-    made = [("token_embd.weight", (EMBEDDING, vocabulary), _weights(draw, EMBEDDING * vocabulary, 0.5))]
+    made: list[tuple[str, tuple[int, ...], bytes]] = [
+        ("token_embd.weight", (EMBEDDING, vocabulary), _weights(draw, EMBEDDING * vocabulary, 0.5))
+    ]
     for block in range(BLOCKS):
         shapes = {
             **{f"attn_{part}": (EMBEDDING, EMBEDDING) for part in ("q", "k", "v", "output")},

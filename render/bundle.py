@@ -1,12 +1,16 @@
 """What one user needs to connect: tunnel files, the authority, the key, a wrapper and a page that says how."""
 
-import shlex
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from render import wireguard
-from settings import StackSettings
+from render.syntax import FILTERS, NotInItsPlace
+from settings import StackSettings, WireguardSettings
+from settings.base import MODEL_NAME
+
+PEM = r"(-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=]+\n)+-----END CERTIFICATE-----\n?)+"
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,12 @@ def files(
     server_public_key: str,
     devices: Sequence[BundleDevice],
 ) -> dict[str, str]:
-    """File name -> text."""
+    """File name -> text.
+
+    Raises: NotInItsPlace for a value that would mean something else in one of the files.
+    """
     made = {
-        f"wireguard-{device.name}.conf": wireguard.client(
+        f"wireguard-{FILTERS['name'](device.name)}.conf": wireguard.client(
             settings,
             private_key=device.private_key,
             psk=device.psk,
@@ -40,20 +47,31 @@ def files(
         for device in devices
     }
     return made | {
-        "api_key": f"{api_key}\n",
-        "ca.pem": ca_pem,
+        "api_key": f"{FILTERS['hex'](api_key)}\n",
+        "ca.pem": _checked(PEM, ca_pem, "a chain of certificates"),
         "fortress-run": _run(settings),
         "README.md": _readme(settings, user, devices),
     }
 
 
+def _checked(pattern: str, text: str, what: str) -> str:
+    if not re.fullmatch(pattern, text):
+        raise NotInItsPlace(f"a value is not {what}, and would break out of its place in the bundle")
+    return text
+
+
+def _of(settings: StackSettings) -> WireguardSettings:
+    assert settings.wireguard is not None, "settings without a wireguard section never get here"
+    return settings.wireguard
+
+
 def _url(settings: StackSettings, host: str) -> str:
-    port = settings.wireguard.relay_port if settings.wireguard else 443
-    return f"https://{host}" if port == 443 else f"https://{host}:{port}"
+    port = _of(settings).relay_port
+    return f"https://{host}" if port == 443 else f"https://{host}:{FILTERS['number'](port)}"
 
 
 def _run(settings: StackSettings) -> str:
-    url = shlex.quote(_url(settings, settings.domain))
+    domain, own = FILTERS["domain"](settings.domain), _of(settings)
     return f"""#!/bin/sh
 # Runs one command with this bundle's endpoint, key and authority: ./fortress-run ollama run tiny
 # Nothing is installed, and no setting outlives the command.
@@ -63,87 +81,139 @@ if [ "$#" -eq 0 ]; then
     exit 2
 fi
 here=$(cd "$(dirname "$0")" && pwd)
-url={url}
+url='{_url(settings, domain)}'
+inside='{domain},{own.server4},{own.server6}'
+for file in api_key ca.pem; do
+    if [ ! -r "$here/$file" ]; then
+        echo "$0: cannot read $here/$file; fetch the whole bundle again" >&2
+        exit 1
+    fi
+done
+
+# The authorities believed so far stay: a command may well talk to others too. First the file that this machine's
+# owner chose, then where Debian, Fedora, openSUSE, and macOS with the BSDs and Alpine keep theirs.
+cache=${{XDG_CACHE_HOME:-${{HOME:-/nonexistent}}/.cache}}/ollama-fortress
+if ! (umask 077 && mkdir -p "$cache") 2> /dev/null || [ ! -w "$cache" ]; then
+    cache=$(mktemp -d "${{TMPDIR:-/tmp}}/fortress-ca.XXXXXX")
+fi
+together=$cache/ca-$(cksum < "$here/ca.pem" | tr ' ' -).pem
 authorities=''
-for file in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do
-    if [ -r "$file" ]; then
+for file in "${{SSL_CERT_FILE:-}}" /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt \
+    /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem; do
+    if [ -n "$file" ] && [ -r "$file" ] && [ "$file" != "$together" ]; then
         authorities=$file
         break
     fi
 done
-umask 077
-together=$(mktemp "${{TMPDIR:-/tmp}}/fortress-ca.XXXXXX")
-trap 'rm -f "$together"' EXIT
-trap 'exit 130' INT TERM
-# The system's authorities stay: a command may well talk to others too.
+if [ -z "$authorities" ]; then
+    echo "$0: found no certificate authorities on this machine; the command will believe this bundle's only" >&2
+fi
+# Renamed into place whole: another fortress-run may be reading it.
+fresh=$(mktemp "$together.XXXXXX")
 {{
-    if [ -n "$authorities" ]; then cat "$authorities"; fi
+    if [ -n "$authorities" ]; then
+        cat "$authorities"
+        echo
+    fi
     cat "$here/ca.pem"
-}} > "$together"
-OLLAMA_HOST=$url
-OPENAI_BASE_URL=$url/v1
-OPENAI_API_KEY=$(cat "$here/api_key")
-ANTHROPIC_BASE_URL=$url
-ANTHROPIC_API_KEY=$OPENAI_API_KEY
-SSL_CERT_FILE=$together
-REQUESTS_CA_BUNDLE=$together
-CURL_CA_BUNDLE=$together
-NODE_EXTRA_CA_CERTS=$here/ca.pem
-export OLLAMA_HOST OPENAI_BASE_URL OPENAI_API_KEY ANTHROPIC_BASE_URL ANTHROPIC_API_KEY
-export SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE NODE_EXTRA_CA_CERTS
-"$@"
+}} > "$fresh"
+mv -f "$fresh" "$together"
+
+key=$(cat "$here/api_key")
+export OLLAMA_HOST="$url"
+export OLLAMA_API_KEY="$key"
+export OPENAI_BASE_URL="$url/v1"
+export OPENAI_API_BASE_URL="$url/v1" # as Open WebUI calls it
+export OPENAI_API_KEY="$key"
+export ANTHROPIC_BASE_URL="$url"
+export ANTHROPIC_API_KEY="$key"
+export SSL_CERT_FILE="$together"
+export REQUESTS_CA_BUNDLE="$together"
+export CURL_CA_BUNDLE="$together"
+export NODE_EXTRA_CA_CERTS="$together"
+# A proxy of the outside world knows no way into the tunnel.
+export NO_PROXY="${{NO_PROXY:+$NO_PROXY,}}$inside"
+export no_proxy="${{no_proxy:+$no_proxy,}}$inside"
+# exec: the command gets the terminal, every signal, and its own exit code.
+exec "$@"
 """
 
 
 def _readme(settings: StackSettings, user: str, devices: Sequence[BundleDevice]) -> str:
-    own = settings.wireguard
-    assert own is not None, "settings without a wireguard section never get here"
-    url, by_address = _url(settings, settings.domain), _url(settings, str(own.server4))
-    model = settings.models[0].name if settings.models else "llama3.2:3b"
-    tunnels = "\n".join(
-        f"- `wireguard-{device.name}.conf` (and its QR code) for the device `{device.name}`" for device in devices
-    )
-    keyless = settings.users[user].keyless
+    own, domain, user = _of(settings), FILTERS["domain"](settings.domain), FILTERS["name"](user)
+    url, by_address = _url(settings, domain), _url(settings, str(own.server4))
+    model = _checked(MODEL_NAME, settings.models[0].name if settings.models else "llama3.2:3b", "a model name")
+    names = [FILTERS["name"](device.name) for device in devices]
+    tunnels = "\n".join(f"- `wireguard-{name}.conf` (and its QR code) for the device `{name}`" for name in names)
+    if any(device.private_key is None for device in devices):
+        tunnels += "\n\nA file without a private key has no QR code: write the key into the device's own copy of it."
     cli = (
         f"./fortress-run ollama run {model}"
-        if keyless
+        if settings.users[user].keyless
         else "# The ollama CLI sends no key: ask your admin for `keyless: true`, or use one of the others."
     )
-    return f"""# {user}: your way to {settings.domain}
+    return f"""# {user}: your way to {domain}
 
 Keep this folder to yourself: it holds your keys.
 
 ## 1. The tunnel
 {tunnels}
 
-Computer: `sudo wg-quick up ./wireguard-{devices[0].name}.conf`, and add `{own.server4} {settings.domain}` to the
-hosts file. Phone: scan the QR code with the WireGuard app. Each file is for one device at a time.
+Each file is for one device at a time. WireGuard takes a tunnel's name from its file, at most 15 characters:
+```sh
+sudo install -m 600 wireguard-{names[0]}.conf /etc/wireguard/fortress.conf
+sudo wg-quick up fortress
+echo '{own.server4} {domain}' | sudo tee -a /etc/hosts
+```
+Phone: scan the QR code with the WireGuard app. A phone cannot edit its hosts file: write {by_address} wherever
+this page says {url}; the gateway answers to both.
+
+Instead of a line in every hosts file, your admin can give a name a public A record that points to {own.server4}, and
+write that name as `domain:`. The address is a private one, so the record opens nothing. Some routers drop answers
+with private addresses ("DNS rebind protection"): allow the name there.
 
 ## 2. The certificate
-`ca.pem` is this server's own authority. `fortress-run` makes one command believe it. A phone cannot edit its hosts
-file: use {by_address} there. iOS and Android let you install a certificate authority, but an Android app believes it
-only where its makers allow that (browsers do, many apps do not).
+`ca.pem` is this server's own authority. `fortress-run` makes one command believe it, for as long as that runs.
+
+- macOS: programs written in Go, the `ollama` CLI among them, ask only the keychain:
+  `security add-trusted-cert -r trustRoot -k ~/Library/Keychains/login.keychain-db ca.pem`
+- iPhone, iPad: open `ca.pem`, install the profile in Settings, then switch it on in General > About > Certificate
+  Trust Settings. Safari and every app that leaves the decision to iOS believe it then.
+- Android: Settings > Security > Install a certificate > CA certificate. Chrome and web apps installed from it believe
+  it; Firefox after "Use third party CA certificates" in its secret settings; another app only where its makers
+  allowed authorities of the user, and most did not.
+- Where an app refuses: a public certificate for a public name (above), by `gateway: {{certificate_file, key_file}}`.
 
 ## 3. Ask
 ```sh
-# curl
-curl --cacert ca.pem -H "Authorization: Bearer $(cat api_key)" {url}/api/generate -d '{{"model": "{model}", "prompt": "Hello"}}'
+# curl (the key goes by stdin, so that no list of processes shows it)
+printf 'Authorization: Bearer %s\\n' "$(cat api_key)" |
+    curl -N --cacert ca.pem -H @- {url}/api/generate -d '{{"model": "{model}", "prompt": "Hello"}}'
 # ollama CLI
 {cli}
 # any program that takes its endpoint from the environment
 ./fortress-run python my_script.py
 ```
+OpenAI SDK (`./fortress-run python`):
 ```python
-# OpenAI SDK (run it with ./fortress-run python)
 from openai import OpenAI
-for part in OpenAI().chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "Hello"}}], stream=True):
+
+for part in OpenAI().chat.completions.create(
+    model="{model}", messages=[{{"role": "user", "content": "Hello"}}], stream=True
+):
     print(part.choices[0].delta.content or "", end="", flush=True)
 ```
 Continue (`config.yaml`):
 ```yaml
 models:
-  - {{name: fortress, provider: openai, model: "{model}", apiBase: "{url}/v1", apiKey: "<text of api_key>",
-     requestOptions: {{caBundlePath: "<folder>/ca.pem"}}}}
+  - name: fortress
+    provider: openai
+    model: "{model}"
+    apiBase: "{url}/v1"
+    apiKey: "<text of api_key>"
+    requestOptions:
+      caBundlePath: "<this folder>/ca.pem"
 ```
-Open WebUI: connection type OpenAI, URL `{url}/v1`, key: text of `api_key`; start it with `SSL_CERT_FILE` as above.
+Open WebUI: `./fortress-run open-webui serve`, or by hand a connection of type OpenAI with the URL `{url}/v1`
+and the text of `api_key`.
 """

@@ -7,7 +7,7 @@ _RELAY = template("""\
 # {{ generated }}
 # The admin socket, by which a removed device's connections are cut, is in the image's socket.cfg.
 global
-    maxconn 512
+    maxconn 4096
     nbthread 1
 
 defaults
@@ -20,6 +20,10 @@ defaults
     timeout server-fin 10s
 
 listen relay
+    # Nobody can use up the relay for all others. A constant: following the users' limits would restart the relay.
+    stick-table type ipv6 size 16k expire 60s store conn_cur
+    tcp-request connection track-sc0 src
+    tcp-request connection reject if { sc0_conn_cur gt 256 }
     bind {{ server4 | address }}:{{ port | number }}
     bind [{{ server6 | address }}]:{{ port | number }}
     server gateway {{ gateway | address }}:8443 send-proxy-v2

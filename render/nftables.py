@@ -13,8 +13,18 @@ _TABLE = template("""\
 table inet fortress
 delete table inet fortress
 table inet fortress {
-    set peers4 { type ipv4_addr; {% if peers4 %}elements = { {% for a in peers4 %}{{ a | address }}, {% endfor %}}{% endif %} }
-    set peers6 { type ipv6_addr; {% if peers6 %}elements = { {% for a in peers6 %}{{ a | address }}, {% endfor %}}{% endif %} }
+    set peers4 {
+        type ipv4_addr
+{% if peers4 %}
+        elements = { {% for a in peers4 %}{{ a | address }}, {% endfor %}}
+{% endif %}
+    }
+    set peers6 {
+        type ipv6_addr
+{% if peers6 %}
+        elements = { {% for a in peers6 %}{{ a | address }}, {% endfor %}}
+{% endif %}
+    }
 
     chain prerouting {
         type filter hook prerouting priority raw; policy accept;

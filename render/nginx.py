@@ -7,13 +7,18 @@ from typing import Any
 
 from render.principals import RELAY
 from render.syntax import template
-from settings import Plan, StackSettings
+from settings import Engine, Plan, StackSettings
 
 ROUTES = Path(__file__).parent.parent / "gateway" / "routes.json"
 HOP_PORT = 8443
 OLLAMA_PORT = 11434
 SIDECAR_NAME = "ollama-sidecar"
 SMALL_BODY = 64 * 1024
+OLLAMA = {Engine.ONLINE: "0.35.0", Engine.REGISTRY_ONLY: "0.32.15"}
+"""The server that each engine has: its routes are what gateway/routes.json knows."""
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+MADE = (400, 404, 405, 408, 413, 414, 421, 429, 500, 501, 502, 503, 504, 505)
+"""Statuses with which nginx itself refuses; the policy words them."""
 
 _COMMON = """\
     server_tokens off;
@@ -29,18 +34,27 @@ _COMMON = """\
     reset_timedout_connection on;
     # The protocol of the address's first server counts for all of them, so it is set here.
     ssl_protocols TLSv1.3;
+    # "?": left out by an OpenSSL that does not know it yet.
+    ssl_ecdh_curve ?X25519MLKEM768:X25519:prime256v1:secp384r1;
     ssl_session_tickets off;
     ssl_session_cache off;
 """
 
+_ERRORS = """\
+        location ^~ /-/error/ {
+            internal;
+            js_content gateway.failed;
+        }
+"""
+
 _GATEWAY = template(
-    """\
-# {{ generated }}
+    f"# {GENERATED}\n"
+    + """\
 load_module modules/ngx_http_js_module.so;
 # One worker: limits are counted without a lock between workers, and one core carries 50,000 tokens a second.
 worker_processes 1;
 pid /tmp/nginx.pid;
-error_log stderr warn;
+error_log stderr error;
 
 events {
     worker_connections 4096;
@@ -50,11 +64,8 @@ http {
 """
     + _COMMON
     + """\
-    ssl_ecdh_curve X25519:prime256v1:secp384r1;
     ssl_certificate /config/current/tls/server.pem;
     ssl_certificate_key /config/current/tls/server.key;
-    map_hash_bucket_size 1024;  # a domain twice in one key
-    server_names_hash_bucket_size 1024;
     keepalive_timeout 30s;
     keepalive_requests 1000;
     large_client_header_buffers 4 8k;
@@ -69,7 +80,8 @@ http {
     js_import gateway from gateway.js;
     js_shared_dict_zone zone=rates:1m timeout=3600s evict;
     js_shared_dict_zone zone=streams:1m timeout={{ stream_timeout | number }}s;
-    js_shared_dict_zone zone=live:1m;
+    # What it holds outlives a reload: that is how an old worker learns whose streams to cut.
+    js_shared_dict_zone zone=live:8m;
     js_var $fortress_principal;
     js_var $fortress_proof;
     js_var $fortress_device;
@@ -78,7 +90,9 @@ http {
     js_var $fortress_verdict refused;
     js_var $fortress_reason unread;
     js_var $fortress_body;
+    js_var $fortress_upstream;
     js_var $fortress_slot;
+    js_var $fortress_renewed;
     js_var $fortress_ticket;
     js_set $fortress_flood gateway.floodKey;
     js_set $fortress_completion gateway.completion;
@@ -97,6 +111,7 @@ http {
         "{{ domain | domain }}|{{ domain | domain }}" "";
 {% for address in tunnel_addresses %}
         "|{{ address | bracketed }}" "";
+        "{{ address | bracketed }}|{{ address | bracketed }}" "";
 {% endfor %}
     }
 
@@ -107,12 +122,20 @@ http {
     log_format audit escape=json '{"time":"$time_iso8601","request_id":"$request_id",'
         '"principal":"$fortress_principal","proof":"$fortress_proof","device":"$fortress_device",'
         '"relay":"$fortress_relay","address":"$remote_addr","route":"$fortress_route","method":"$fortress_method",'
-        '"status":$status,"verdict":"$fortress_verdict","reason":"$fortress_reason","model":"$fortress_model",'
-        '"ttft":"$upstream_header_time","duration":$request_time,"bytes":$body_bytes_sent,'
-        '"completion":"$fortress_completion","tls":"$ssl_protocol"}';
+        '"status":$fortress_status,"verdict":"$fortress_verdict","reason":"$fortress_reason",'
+        '"model":"$fortress_model","ttft":"$upstream_header_time","duration":$request_time,'
+        '"bytes":$body_bytes_sent,"completion":"$fortress_completion","tls":"$ssl_protocol"}';
     map $request_method $fortress_method {
         default unknown;
-        ~^(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)$ $request_method;
+{% for method in methods %}
+        {{ method | methods }} {{ method | methods }};
+{% endfor %}
+    }
+    # A request that was never answered has the status 000, which is no JSON number; HTTP/0.9 has 009.
+    map $status $fortress_status {
+        default $status;
+        "000" 0;
+        "009" 0;
     }
     access_log /var/log/gateway/audit.json audit;
 
@@ -120,9 +143,18 @@ http {
     add_header Cache-Control no-store always;
     add_header X-Request-Id $request_id always;
 
+{% for status in made %}
+    error_page {{ status | number }} /-/error/{{ status | number }};
+{% endfor %}
+    error_page 494 =400 /-/error/494;
+    error_page 497 =400 /-/error/497;
+
     upstream ollama {
         server {{ sidecar | address }}:{{ hop_port | number }} max_fails=0;
-        keepalive 16;
+        keepalive 32;
+        keepalive_requests 100000;
+        # Shorter than the sidecar's own: a request never meets a connection that is being closed.
+        keepalive_timeout 60s;
     }
 
     proxy_http_version 1.1;
@@ -133,7 +165,7 @@ http {
     proxy_read_timeout {{ read | number }}s;
     proxy_send_timeout 60s;
     proxy_ignore_headers X-Accel-Redirect X-Accel-Expires X-Accel-Limit-Rate X-Accel-Buffering X-Accel-Charset;
-    # Nothing of the client's goes on but the type of what it sends and takes: no key, cookie, origin or address.
+    # Nothing of the client's goes on: no key, cookie, origin, address, type or upgrade.
     proxy_pass_request_headers off;
     proxy_set_header Host localhost:{{ ollama_port | number }};
     proxy_set_header Connection "";
@@ -149,52 +181,84 @@ http {
     proxy_ssl_server_name on;
     proxy_ssl_session_reuse on;
 
+    # Neither SNI nor a name that is ours.
     server {
         listen {{ gateway | address }}:8443 ssl proxy_protocol default_server;
         listen {{ gateway | address }}:8444 ssl default_server;
-        server_name _;
-        return 444;
+        server_name "";
+        location / {
+            return 444;
+        }
+"""
+    + _ERRORS
+    + """\
+    }
+
+    # A foreign name: as SNI it ends the handshake, as Host the connection.
+    server {
+        listen {{ gateway | address }}:8443 ssl proxy_protocol;
+        listen {{ gateway | address }}:8444 ssl;
+        server_name ~.;
+        ssl_reject_handshake on;
+        location / {
+            return 444;
+        }
+"""
+    + _ERRORS
+    + """\
     }
 
     server {
         listen {{ gateway | address }}:8443 ssl proxy_protocol;
         listen {{ gateway | address }}:8444 ssl;
         server_name {{ domain | domain }}{% for address in tunnel_addresses %} {{ address | bracketed }}{% endfor %};
-        error_page 400 404 405 408 413 414 421 429 494 497 500 501 502 503 504 505 @failed;
-        if ($fortress_misdirected) {
-            return 421;
-        }
-
-        location @failed {
-            js_content gateway.failed;
-        }
 
         location @announce {
             js_periodic gateway.announce interval=1s;
         }
 
         location / {
-            return 404;
+            limit_req zone=flood burst=100 nodelay;
+            js_content gateway.nothing;
+        }
+"""
+    + _ERRORS
+    + """\
+        location = /-/models {
+            internal;
+            proxy_pass_request_body off;
+            proxy_set_header Host localhost:{{ ollama_port | number }};
+            proxy_set_header Connection "";
+            proxy_set_header Content-Length "";
+            subrequest_output_buffer_size 1m;
+            proxy_method GET;
+            proxy_pass https://ollama/v1/models;
         }
 {% for route in routes %}
 
-        location = {{ route.path | path }} {
+        location {% if not route.tail %}= {% endif %}{{ route.path | path }} {
             set $args "";
             limit_req zone=flood burst=100 nodelay;
             client_max_body_size {{ route.body_limit | number }};
             js_access gateway.admit;
-{% if route.has_body %}
-            proxy_set_body $fortress_body;
+{% if route.tail == "model" %}
+            js_content gateway.describe;
 {% else %}
+{% if route.body == "unlimited" %}
+            proxy_request_buffering off;
+{% elif route.body == "none" %}
             proxy_pass_request_body off;
-            proxy_set_header Content-Length "";
             proxy_set_header Host localhost:{{ ollama_port | number }};
             proxy_set_header Connection "";
+            proxy_set_header Content-Length "";
+{% else %}
+            proxy_set_body $fortress_body;
 {% endif %}
-{% if route.streams %}
+{% if route.class == "inference" %}
             js_body_filter gateway.watch buffer_type=buffer;
 {% endif %}
-            proxy_pass https://ollama{{ route.path | path }};
+            proxy_pass https://ollama{% if route.tail %}$fortress_upstream{% else %}{{ route.path | path }}{% endif %};
+{% endif %}
         }
 {% endfor %}
     }
@@ -208,14 +272,17 @@ http {
         location / {
             return 404;
         }
+"""
+    + _ERRORS
+    + """\
     }
 }
 """
 )
 
 _SIDECAR = template(
-    """\
-# {{ generated }}
+    f"# {GENERATED}\n"
+    + """\
 worker_processes 1;
 pid /tmp/nginx.pid;
 error_log stderr warn;
@@ -235,7 +302,7 @@ http {
 
     upstream ollama {
         server {{ ollama | address }}:{{ ollama_port | number }} max_fails=0;
-        keepalive 16;
+        keepalive 32;
     }
 
     server {
@@ -247,6 +314,11 @@ http {
         ssl_client_certificate /config/current/client-ca.pem;
         ssl_verify_client on;
         ssl_verify_depth 1;
+        # Without Ollama the connection just ends: what a caller is told, the gateway says.
+        error_page 502 504 @away;
+        location @away {
+            return 444;
+        }
         location / {
             proxy_pass http://ollama;
             proxy_http_version 1.1;
@@ -275,27 +347,55 @@ http {
 
 
 @cache
-def routes() -> tuple[dict[str, Any], ...]:
-    """The rows of gateway/routes.json that are open to anybody at all."""
-    return tuple(json.loads(ROUTES.read_text())["routes"])
+def _table() -> dict[str, Any]:
+    return json.loads(ROUTES.read_text())
+
+
+def routes(version: str, *, model_upload: bool = False) -> tuple[dict[str, Any], ...]:
+    """The rows of gateway/routes.json that are open to anybody at all under this Ollama, in path order.
+
+    Raises: ValueError naming a version whose routes nobody has read: it may have new ones.
+    """
+    if version not in _table()["pinned"]:
+        known = ", ".join(_table()["pinned"])
+        raise ValueError(f"the routes of Ollama {version} are not known; known are {known}. Read them first")
+    switches = {"model_upload"} if model_upload else set()
+    return tuple(
+        row
+        for row in sorted(_table()["routes"], key=lambda row: row["path"])
+        if row.get("needs") in {None, *switches}
+        and _parts(row.get("since", "0")) <= _parts(version) < _parts(row.get("until", "9999"))
+    )
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 def gateway(settings: StackSettings, plan: Plan) -> str:
-    """One exact location per route, in path order; the upstream path is a constant, the query is dropped."""
+    """One location per open route, in path order; the upstream path is a constant, the query is dropped."""
     own = settings.wireguard
     assert own is not None, "settings without a wireguard section never get here"
-    inference_body = settings.gateway.body_limit_mb * 1024 * 1024
+    limits = {
+        "none": SMALL_BODY,
+        "small": SMALL_BODY,
+        "inference": settings.gateway.body_limit_mb * 1024 * 1024,
+        "unlimited": 0,
+    }
     rows = [
         {
             "path": row["path"],
-            "has_body": "models" in row,
-            "streams": row["class"] == "inference",
-            "body_limit": inference_body if row["class"] == "inference" else SMALL_BODY,
+            "tail": row.get("tail", ""),
+            "class": row["class"],
+            "body": row["body"],
+            "body_limit": limits[row["body"]],
         }
-        for row in sorted(routes(), key=lambda row: row["path"])
+        for row in routes(OLLAMA[settings.engine], model_upload=settings.gateway.model_upload)
     ]
     return _GATEWAY.render(
         routes=rows,
+        methods=METHODS,
+        made=MADE,
         domain=settings.domain,
         tunnel_addresses=[own.server4, own.server6],
         relay=RELAY,

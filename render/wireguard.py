@@ -1,5 +1,6 @@
 """WireGuard: the VpnNode's interface and each device's wg-quick file."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -53,7 +54,8 @@ AllowedIPs = {{ server4 | address }}/32, {{ server6 | address }}/128
 PersistentKeepalive = 25
 """)
 
-OWN_KEY = "# The device keeps its private key: write it here.\nPrivateKey = "
+OWN_KEY = "# The device keeps its private key: write it into the device's own copy of this file.\nPrivateKey = "
+"""What stands in a file whose device brought only its public key."""
 
 
 def server(settings: StackSettings, private_key: str, peers: Sequence[Peer]) -> str:
@@ -68,8 +70,9 @@ def addresses(settings: StackSettings) -> str:
 
 
 def tunnel_name(settings: StackSettings) -> str:
-    """At most 15 characters, the kernel's bound."""
-    return f"wg{settings.stack.replace('-', '')[:13]}"
+    """At most 15 characters, the kernel's bound; two stacks never have the same."""
+    plain = f"wg{settings.stack}"
+    return plain if len(plain) <= 15 else f"wg{hashlib.sha256(settings.stack.encode()).hexdigest()[:13]}"
 
 
 def interface(settings: StackSettings) -> str:

@@ -40,7 +40,7 @@ class Model(Settings):
 
     name: Annotated[str, AfterValidator(_model_name)]
     source: str | None = Field(
-        None, description="`builtin`, the path of a .gguf file on this machine, or nothing: pulled by its name."
+        default=None, description="`builtin`, the path of a .gguf file on this machine, or nothing: pulled by its name."
     )
 
     @field_validator("source")
@@ -59,12 +59,14 @@ class Model(Settings):
 
 
 class GatewaySettings(Settings):
-    connect_timeout_s: int = Field(5, ge=1, le=60)
-    read_timeout_s: int = Field(900, ge=10, le=7200, description="Longest silence of Ollama, model load included.")
-    body_limit_mb: int = Field(20, ge=1, le=200, description="Largest inference body; images are in it.")
-    model_upload: bool = Field(False, description="Admins may create models from uploaded blobs.")
-    certificate_file: Path | None = Field(None, description="PEM chain to serve instead of the private CA's.")
-    key_file: Path | None = Field(None, description="PEM key of certificate_file.")
+    connect_timeout_s: int = Field(default=5, ge=1, le=60)
+    read_timeout_s: int = Field(
+        default=900, ge=10, le=7200, description="Longest silence of Ollama, model load included."
+    )
+    body_limit_mb: int = Field(default=20, ge=1, le=200, description="Largest inference body; images are in it.")
+    model_upload: bool = Field(default=False, description="Admins may create models from uploaded blobs.")
+    certificate_file: Path | None = Field(default=None, description="PEM chain to serve instead of the private CA's.")
+    key_file: Path | None = Field(default=None, description="PEM key of certificate_file.")
 
     @model_validator(mode="after")
     def _certificate_and_key_come_together(self) -> Self:
@@ -74,14 +76,14 @@ class GatewaySettings(Settings):
 
 
 class OllamaSettings(Settings):
-    memory_mb: int = Field(4096, ge=256, description="Memory limit of the Ollama container, MiB.")
-    cpus: float | None = Field(None, gt=0, description="CPU limit; nothing means all.")
-    pids: int = Field(512, ge=64)
-    num_parallel: int = Field(1, ge=1, le=64)
-    max_queue: int = Field(64, ge=1, le=4096)
+    memory_mb: int = Field(default=4096, ge=256, description="Memory limit of the Ollama container, MiB.")
+    cpus: float | None = Field(default=None, gt=0, description="CPU limit; nothing means all.")
+    pids: int = Field(default=512, ge=64)
+    num_parallel: int = Field(default=1, ge=1, le=64)
+    max_queue: int = Field(default=64, ge=1, le=4096)
     keep_alive: Annotated[str, Field(pattern=r"^(-1|[0-9]{1,6}(s|m|h))$")] = "5m"
-    context_length: int = Field(4096, ge=256)
-    load_timeout_s: int = Field(300, ge=10)
+    context_length: int = Field(default=4096, ge=256)
+    load_timeout_s: int = Field(default=300, ge=10)
     gpus: Literal["none", "all"] | tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")], ...] = "none"
 
 
@@ -99,12 +101,12 @@ class WireguardSettings(Settings):
     endpoint: Annotated[str, AfterValidator(_endpoint)] = Field(
         description="host:port under which clients reach this machine."
     )
-    port: int = Field(51820, ge=1, le=65535, description="UDP port published on this host.")
-    published_address: IPv4Address = Field(IPv4Address("0.0.0.0"), description="Address of this host to publish on.")  # noqa: S104
+    port: int = Field(default=51820, ge=1, le=65535, description="UDP port published on this host.")
+    published_address: IPv4Address = Field(default=IPv4Address(0), description="Address of this host to publish on.")
     subnet4: IPv4Network = IPv4Network("10.66.0.0/16")
     subnet6: IPv6Network = IPv6Network("fd66:66:66:66::/64")
-    mtu: int = Field(1420, ge=1280, le=1500)
-    relay_port: int = Field(443, ge=1, le=65535)
+    mtu: int = Field(default=1420, ge=1280, le=1500)
+    relay_port: int = Field(default=443, ge=1, le=65535)
     epoch: Epoch = "1"
 
     @field_validator("subnet4")
@@ -149,7 +151,7 @@ class SshSettings(Settings):
 
     address: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:-]{0,252}$")]
     user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = "root"
-    port: int = Field(22, ge=1, le=65535)
+    port: int = Field(default=22, ge=1, le=65535)
     host_key: Annotated[str, Field(pattern=r"^(ssh-ed25519|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]+$")]
     private_key_file: Path = Path("~/.ssh/id_ed25519")
 
@@ -163,7 +165,9 @@ class HostSettings(Settings):
 
 class PkiSettings(Settings):
     ca_epoch: Epoch = "1"
-    leaf_epoch: Epoch = Field("1", description="Raised by `make up` when two thirds of a certificate's life are over.")
+    leaf_epoch: Epoch = Field(
+        default="1", description="Raised by `make up` when two thirds of a certificate's life are over."
+    )
 
 
 class Engine(StrEnum):
@@ -177,8 +181,10 @@ class StackSettings(Settings):
     """One environment."""
 
     stack: StackName
-    engine: Engine = Field(Engine.ONLINE, description="Written by `make up` where only package registries are reached.")
-    access: tuple[Access, ...] = Field((Access.WIREGUARD,), min_length=1)
+    engine: Engine = Field(
+        default=Engine.ONLINE, description="Written by `make up` where only package registries are reached."
+    )
+    access: tuple[Access, ...] = Field(default=(Access.WIREGUARD,), min_length=1)
     domain: Domain = "ollama.fortress.internal"
     models: tuple[Model, ...] = (Model(name="tiny", source="builtin"),)
     users: dict[Name, User] = Field(min_length=1)
@@ -189,7 +195,7 @@ class StackSettings(Settings):
     network: NetworkSettings = NetworkSettings()
     host: HostSettings = HostSettings()
     pki: PkiSettings = PkiSettings()
-    protect: bool = Field(True, description="Guards model volume, audit and budgets against destroy.")
+    protect: bool = Field(default=True, description="Guards model volume, audit and budgets against destroy.")
 
     @field_validator("access", mode="before")
     @classmethod

@@ -30,27 +30,33 @@ class Device(Settings):
     """One device of one user; its keys and its tunnel address depend on nothing else."""
 
     name: Name
-    public_key: PublicKey | None = Field(None, description="The device keeps its private key and brings only this.")
-    address: IPv4Address | None = Field(None, description="Written only when a collision of addresses asks for it.")
-    epoch: Epoch = Field("1", description="Change it to renew this device's keys.")
+    public_key: PublicKey | None = Field(
+        default=None, description="The device keeps its private key and brings only this."
+    )
+    address: IPv4Address | None = Field(
+        default=None, description="Written only when a collision of addresses asks for it."
+    )
+    epoch: Epoch = Field(default="1", description="Change it to renew this device's keys.")
 
 
 class Limits(Settings):
     """What one principal may take."""
 
-    requests_per_minute: int = Field(10, ge=1, le=100_000, description="Inference requests a minute.")
-    burst: int = Field(20, ge=1, le=100_000, description="Inference requests at once before the rate counts.")
-    concurrent: int = Field(2, ge=1, le=1000, description="Streams open at the same time.")
-    reads_per_minute: int = Field(120, ge=1, le=100_000, description="Cheap reads (tags, version, ps) a minute.")
+    requests_per_minute: int = Field(default=10, ge=1, le=100_000, description="Inference requests a minute.")
+    burst: int = Field(default=20, ge=1, le=100_000, description="Inference requests at once before the rate counts.")
+    concurrent: int = Field(default=2, ge=1, le=1000, description="Streams open at the same time.")
+    reads_per_minute: int = Field(
+        default=120, ge=1, le=100_000, description="Cheap reads (tags, version, ps) a minute."
+    )
 
 
 class UserLimits(Settings):
     """The limits of one user; what is left out is taken from the stack's `limits`."""
 
-    requests_per_minute: int | None = Field(None, ge=1, le=100_000)
-    burst: int | None = Field(None, ge=1, le=100_000)
-    concurrent: int | None = Field(None, ge=1, le=1000)
-    reads_per_minute: int | None = Field(None, ge=1, le=100_000)
+    requests_per_minute: int | None = Field(default=None, ge=1, le=100_000)
+    burst: int | None = Field(default=None, ge=1, le=100_000)
+    concurrent: int | None = Field(default=None, ge=1, le=1000)
+    reads_per_minute: int | None = Field(default=None, ge=1, le=100_000)
 
     def over(self, defaults: Limits) -> Limits:
         return defaults.model_copy(update=self.model_dump(exclude_none=True))
@@ -60,13 +66,15 @@ class User(Settings):
     """A person, or with `service: true` a program."""
 
     role: Literal["user", "admin"] = "user"
-    email: Email | None = Field(None, description="Proves the user at the browser login.")
-    service: bool = Field(False, description="A program: no browser login.")
-    keyless: bool = Field(False, description="The tunnel address alone proves this user, so the stock CLI works.")
-    models: tuple[ModelPattern, ...] = Field(("*",), description="Names or patterns of the models allowed.")
+    email: Email | None = Field(default=None, description="Proves the user at the browser login.")
+    service: bool = Field(default=False, description="A program: no browser login.")
+    keyless: bool = Field(
+        default=False, description="The tunnel address alone proves this user, so the stock CLI works."
+    )
+    models: tuple[ModelPattern, ...] = Field(default=("*",), description="Names or patterns of the models allowed.")
     devices: tuple[Device, ...] = Field((Device(name="default"),), min_length=1)
     limits: UserLimits = UserLimits()
-    epoch: Epoch = Field("1", description="Change it to renew this user's API key.")
+    epoch: Epoch = Field(default="1", description="Change it to renew this user's API key.")
 
     @field_validator("devices", mode="before")
     @classmethod

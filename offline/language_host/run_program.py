@@ -51,7 +51,7 @@ def main() -> int:
     # A program that stops half-way leaves futures unread; that is no news to anybody.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
-        loop.run_until_complete(pulumi.runtime.run_in_stack(lambda: runpy.run_path(given.program, run_name="__main__")))
+        loop.run_until_complete(pulumi.runtime.run_in_stack(lambda: _run(given.program)))
         return 0
     except pulumi.RunError as error:
         pulumi.log.error(str(error))
@@ -64,6 +64,10 @@ def main() -> int:
         loop.close()
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def _run(program: str) -> None:
+    runpy.run_path(program, run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -128,9 +128,9 @@ class Container:
         )
         endpoint = None
         if networks:
-            endpoint = engine.create_networking_config(
-                {networks[0]["name"]: engine.create_endpoint_config(**_address(networks[0]))}
-            )
+            endpoint = {
+                "EndpointsConfig": {networks[0]["name"]: engine.create_endpoint_config(**_address(networks[0]))}
+            }
         made = engine.create_container(
             inputs["image"],
             command=inputs.get("command"),

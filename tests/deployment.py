@@ -1,0 +1,294 @@
+"""A fortress of its own for one test run: own stack name, subnets and port, and gone afterwards, also after a failure."""
+
+import json
+import os
+import re
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fortress import engine, paths, stack_file
+from images import reference
+from settings import PROJECT
+
+UP_TIMEOUT_S = 900
+USERS: dict[str, Any] = {
+    "ada": {
+        "role": "admin",
+        "keyless": True,
+        "devices": ["laptop", "phone"],
+        "limits": {"requests_per_minute": 600, "burst": 600, "concurrent": 8, "reads_per_minute": 6000},
+    },
+    "bob": {
+        "models": ["tiny"],
+        "limits": {"requests_per_minute": 600, "burst": 600, "concurrent": 4, "reads_per_minute": 6000},
+    },
+    "slow": {"limits": {"requests_per_minute": 2, "burst": 2, "concurrent": 1}},
+    "narrow": {"models": ["other:*"]},
+    "probe": {"service": True},
+}
+
+
+def free_udp_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("0.0.0.0", 0))
+        return int(probe.getsockname()[1])
+
+
+def docker(*arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
+    done = subprocess.run(
+        ["docker", *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=timeout
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f"docker {' '.join(arguments)[:300]}: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+class Deployment:
+    def __init__(self, stack: str) -> None:
+        self.stack = stack
+        self.file = paths.stack_file(stack)
+        self.engine = engine.choose()
+        port = free_udp_port()
+        self.config: dict[str, Any] = {
+            "engine": self.engine,
+            "protect": False,
+            "users": json.loads(json.dumps(USERS)),
+            "models": [{"name": "tiny", "source": "builtin"}],
+            "wireguard": {"endpoint": f"{stack_file.own_address()}:{port}", "port": port},
+            "network": {"base": str(stack_file.free_base(stack_file.networks_in_use()))},
+            "ollama": {"num_parallel": 4, "memory_mb": 2048},
+        }
+
+    def write(self) -> None:
+        config = {f"{PROJECT}:{key}": value for key, value in self.config.items()}
+        kept = yaml.safe_load(self.file.read_text()) if self.file.exists() else {}
+        self.file.write_text(yaml.safe_dump({**kept, "config": config}, sort_keys=False))
+
+    def fortress(self, *arguments: str, check: bool = True, timeout: float = UP_TIMEOUT_S) -> str:
+        done = subprocess.run(
+            [str(paths.CHECKOUT / "bin" / "fortress"), *arguments, "--stack", self.stack],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"fortress {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
+        self.last_code = done.returncode
+        return done.stdout
+
+    def up(self, check: bool = True) -> str:
+        self.write()
+        return self.fortress("up", check=check)
+
+    def environment(self) -> dict[str, str]:
+        exports = self.fortress("env")
+        return {**os.environ, **dict(re.findall(r"^export (\w+)='(.*)'$", exports, re.MULTILINE))}
+
+    def pulumi(self, *arguments: str, cwd: Path = paths.CHECKOUT, check: bool = True) -> str:
+        done = subprocess.run(
+            ["pulumi", *arguments, "--stack", self.stack],
+            env=self.environment(),
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=UP_TIMEOUT_S,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"pulumi {arguments[0]}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        return done.stdout
+
+    def planned(self, *arguments: str, cwd: Path = paths.CHECKOUT) -> dict[str, int]:
+        """What a preview would do: operation -> number of resources."""
+        return dict(json.loads(self.pulumi("preview", "--json", *arguments, cwd=cwd))["changeSummary"])
+
+    def outputs(self) -> dict[str, Any]:
+        return dict(json.loads(self.pulumi("stack", "output", "--json", "--show-secrets")))
+
+    def bundle(self, user: str) -> dict[str, str]:
+        folder = paths.bundles(self.stack) / user
+        return {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".png"}
+
+    def container(self, component: str) -> str:
+        found = docker("ps", "-aq", "--no-trunc", *self._labels(component)).split()
+        assert len(found) == 1, f"{len(found)} containers are labelled {component}"
+        return found[0]
+
+    def _labels(self, component: str | None = None) -> list[str]:
+        labels = ["--filter", f"label=fortress.stack={self.stack}"]
+        return [*labels, "--filter", f"label=fortress.component={component}"] if component else labels
+
+    def containers(self) -> dict[str, str]:
+        """Component -> id of what `up` made; clients of tests are not in it."""
+        shown = docker("ps", "-a", "--no-trunc", *self._labels(), "--format", '{{.Label "fortress.component"}} {{.ID}}')
+        pairs = (line.split() for line in shown.splitlines())
+        return {name: id_ for name, id_ in pairs if name != "client"}
+
+    def left_over(self) -> list[str]:
+        found = [f"container {id_}" for id_ in docker("ps", "-aq", *self._labels()).split()]
+        found += [f"network {id_}" for id_ in docker("network", "ls", "-q", *self._labels()).split()]
+        found += [f"volume {name}" for name in docker("volume", "ls", "-q", *self._labels()).split()]
+        found += [str(path) for path in (Path("/var/lib/ollama-fortress") / self.stack,) if path.exists()]
+        found += [str(path) for path in (paths.bundles(self.stack),) if path.exists()]
+        return found
+
+    def audit(self) -> list[dict[str, Any]]:
+        text = docker("exec", self.container("gateway"), "cat", "/var/log/gateway/audit.json")
+        return [json.loads(line) for line in text.splitlines()]
+
+    def clean_up(self) -> None:
+        for id_ in docker("ps", "-aq", *self._labels("client"), check=False).split():
+            docker("rm", "-f", id_, check=False)
+        self.config["protect"] = False
+        self.write()
+        self.fortress("down", check=False)
+        # A failed `down` must not leave its things to the next run.
+        for id_ in docker("ps", "-aq", *self._labels(), check=False).split():
+            docker("rm", "-f", id_, check=False)
+        for name in docker("volume", "ls", "-q", *self._labels(), check=False).split():
+            docker("volume", "rm", name, check=False)
+        for id_ in docker("network", "ls", "-q", *self._labels(), check=False).split():
+            docker("network", "rm", id_, check=False)
+        self.file.unlink(missing_ok=True)
+
+
+class Client:
+    """Somebody with a bundle, in a container that has nothing else."""
+
+    def __init__(self, deployment: Deployment, user: str, device: str | None = None, tunnel: bool = True) -> None:
+        self.deployment, self.user = deployment, user
+        files = deployment.bundle(user)
+        confs = sorted(name for name in files if name.startswith("wireguard-"))
+        conf = f"wireguard-{device}.conf" if device else confs[0]
+        self.key = files["api_key"].strip()
+        hello = "exec sleep infinity" if not tunnel else f"exec tunnel-client /tmp/bundle/{conf} sleep infinity"
+        script = "umask 077; mkdir /tmp/bundle; cd /tmp/bundle; until [ -f ready ]; do sleep 0.05; done; " + hello
+        self.id = docker(
+            *("run", "-d", "--network", "bridge", "--label", f"fortress.stack={deployment.stack}"),
+            *("--label", "fortress.component=client", "--cap-drop", "ALL", "--cap-add", "NET_ADMIN"),
+            *("--device", "/dev/net/tun", "--tmpfs", "/tmp:exec", "--tmpfs", "/run", "--tmpfs", "/root"),
+            *("--sysctl", "net.ipv6.conf.all.disable_ipv6=0", "--init"),
+            *("--add-host", "ollama.fortress.internal:10.66.0.1"),
+            *("--entrypoint", "/bin/sh", reference("client", deployment.engine), "-c", script),
+        ).strip()
+        writer = (
+            "import json,sys,pathlib; d=pathlib.Path('/tmp/bundle'); f=json.load(sys.stdin);"
+            "[(d/n).write_text(t) for n,t in f.items()]; (d/'fortress-run').chmod(0o700); (d/'ready').touch()"
+        )
+        time.sleep(0.3)
+        docker("exec", "-i", self.id, "python3", "-c", writer, stdin=json.dumps(files))
+        if tunnel:
+            self.wait_until(lambda: "wgclient" in self.run("ip", "link"), "the tunnel's interface")
+
+    @staticmethod
+    def wait_until(condition: Any, what: str, seconds: float = 15) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"no {what} within {seconds} s"
+            time.sleep(0.1)
+
+    def run(self, *command: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
+        return docker("exec", "-i", self.id, *command, stdin=stdin, check=check, timeout=timeout)
+
+    def python(self, script: str, *arguments: str, timeout: float = 120) -> str:
+        return self.run("python3", "-", *arguments, stdin=script, timeout=timeout)
+
+    def curl(
+        self, path: str, *options: str, host: str = "ollama.fortress.internal", key: str | None = "own"
+    ) -> "Reply":
+        key = self.key if key == "own" else key
+        authorization = ["-H", f"Authorization: Bearer {key}"] if key is not None else []
+        text = self.run(
+            *("curl", "-sS", "-i", "--path-as-is", "--max-time", "30", "--cacert", "/tmp/bundle/ca.pem"),
+            *(*authorization, *options, f"https://{host}{path}"),
+            check=False,
+        )
+        return Reply(text)
+
+    def ask(self, model: str = "tiny", key: str | None = "own", path: str = "/api/generate", **body: Any) -> "Reply":
+        given = {"model": model, "prompt": "hello", "stream": False, "options": {"num_predict": 4}} | body
+        return self.curl(path, "-d", json.dumps(given), key=key)
+
+    @contextmanager
+    def stream(self, tokens: int = 100_000) -> Iterator["Stream"]:
+        """An open stream; it is cut when the block ends."""
+        body = json.dumps({"model": "tiny", "prompt": "hello", "options": {"num_predict": tokens}})
+        process = subprocess.Popen(
+            [
+                *("docker", "exec", "-i", self.id, "curl", "-sS", "-N", "--cacert", "/tmp/bundle/ca.pem"),
+                *("-H", f"Authorization: Bearer {self.key}", "-d", body),
+                "https://ollama.fortress.internal/api/generate",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            yield Stream(process)
+        finally:
+            self.run("pkill", "-f", "api/generate", check=False)
+            process.kill()
+            process.wait()
+
+    def can_connect(self, address: str, port: int) -> bool:
+        probe = "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close(); print('open')"
+        return "open" in self.run("python3", "-c", probe, address, str(port), check=False)
+
+    def close(self) -> None:
+        docker("rm", "-f", self.id, check=False)
+
+
+class Stream:
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.process = process
+        self.last = 0.0
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+
+    def bytes_for(self, seconds: float) -> int:
+        """Bytes that arrive within a time."""
+        assert self.process.stdout is not None
+        deadline, count = time.monotonic() + seconds, 0
+        while time.monotonic() < deadline:
+            part = self.process.stdout.read()
+            if part:
+                count += len(part)
+            time.sleep(0.02)
+        return count
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+
+class Reply:
+    """What curl -i printed."""
+
+    def __init__(self, text: str) -> None:
+        head, _, self.body = text.replace("\r\n", "\n").partition("\n\n")
+        lines = head.splitlines()
+        self.status = int(lines[0].split()[1]) if lines and lines[0].startswith("HTTP/") else 0
+        self.headers = {
+            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+        }
+
+    def __repr__(self) -> str:
+        return f"Reply({self.status}, {self.body[:200]!r})"
+
+
+@contextmanager
+def deployed() -> Iterator[Deployment]:
+    deployment = Deployment(f"test-{secrets.token_hex(3)}")
+    try:
+        deployment.up()
+        yield deployment
+    finally:
+        deployment.clean_up()
