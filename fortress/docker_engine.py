@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fortress import paths
+from fortress import debian, paths
 from fortress.errors import Stop
 
 MINIMUM_API = (1, 41)
@@ -18,7 +18,7 @@ START_TIMEOUT_S = 60
 def ensure(console: Console) -> None:
     """Leave with a running engine of a usable version, or stop with the one thing to do."""
     if shutil.which("dockerd") is None and _api() is None:
-        _install(console)
+        debian.ensure(console, {"docker": "docker.io", "dockerd": "docker.io"}, "the fortress")
     if _api() is None:
         _start(console)
     api = _api()
@@ -44,17 +44,6 @@ def _api() -> tuple[int, int] | None:
         return None
     major, minor = done.stdout.strip().split(".")[:2]
     return int(major), int(minor)
-
-
-def _install(console: Console) -> None:
-    if not (os.geteuid() == 0 and Path("/etc/debian_version").exists()):
-        raise Stop("Docker is missing. Install Docker Engine (20.10 or newer), then run `make up` again")
-    console.print("installing Docker (docker.io from Debian)")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "docker.io"]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise Stop(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-800:]}")
 
 
 def _start(console: Console) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 from rich.console import Console
 
 import settings
-from fortress import ask, bundle, docker_engine, engine, paths, stack_file
+from fortress import ask, bundle, debian, docker_engine, engine, paths, stack_file
 from fortress.errors import Stop
 from fortress.pulumi_cli import Pulumi, environment
 from images.build import build_all
+
+KIT_COMMANDS = {"debootstrap": "debootstrap", "gcc": "gcc", "g++": "g++"}
 
 
 def up(console: Console, stack: str) -> None:
@@ -75,6 +77,8 @@ def _settings(stack: str) -> settings.StackSettings:
 
 
 def build_images(console: Console, chosen: str) -> None:
+    if chosen == "registry-only":
+        debian.ensure(console, KIT_COMMANDS, "the registry-only engine")
     build_all(chosen, console)
 
 

@@ -48,8 +48,8 @@ _ERRORS = """\
 """
 
 _GATEWAY = template(
-    f"# {GENERATED}\n"
-    + """\
+    """\
+# {{ generated }}
 load_module modules/ngx_http_js_module.so;
 # One worker: limits are counted without a lock between workers, and one core carries 50,000 tokens a second.
 worker_processes 1;
@@ -281,11 +281,11 @@ http {
 )
 
 _SIDECAR = template(
-    f"# {GENERATED}\n"
-    + """\
+    """\
+# {{ generated }}
 worker_processes 1;
 pid /tmp/nginx.pid;
-error_log stderr warn;
+error_log stderr error;
 
 events {
     worker_connections 1024;

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from render.syntax import GENERATED, template
+from render.syntax import template
 from settings import StackSettings, WireguardSettings
 
 LISTEN_PORT = 51820
@@ -54,6 +54,17 @@ AllowedIPs = {{ server4 | address }}/32, {{ server6 | address }}/128
 PersistentKeepalive = 25
 """)
 
+_ADDRESSES = template("""\
+# {{ generated }}
+{{ server4 | address }}/{{ prefix4 | number }}
+{{ server6 | address }}/{{ prefix6 | number }}
+""")
+
+_INTERFACE = template("""\
+# {{ generated }}
+{{ tunnel | name }} {{ mtu | number }}
+""")
+
 OWN_KEY = "# The device keeps its private key: write it into the device's own copy of this file.\nPrivateKey = "
 """What stands in a file whose device brought only its public key."""
 
@@ -66,7 +77,9 @@ def server(settings: StackSettings, private_key: str, peers: Sequence[Peer]) -> 
 
 def addresses(settings: StackSettings) -> str:
     own = _of(settings)
-    return f"# {GENERATED}\n{own.server4}/{own.subnet4.prefixlen}\n{own.server6}/{own.subnet6.prefixlen}\n"
+    return _ADDRESSES.render(
+        server4=own.server4, prefix4=own.subnet4.prefixlen, server6=own.server6, prefix6=own.subnet6.prefixlen
+    )
 
 
 def tunnel_name(settings: StackSettings) -> str:
@@ -77,7 +90,7 @@ def tunnel_name(settings: StackSettings) -> str:
 
 def interface(settings: StackSettings) -> str:
     """Tunnel name and MTU. wireguard-go's control socket is found by name: it must be unique on a host."""
-    return f"# {GENERATED}\n{tunnel_name(settings)} {_of(settings).mtu}\n"
+    return _INTERFACE.render(tunnel=tunnel_name(settings), mtu=_of(settings).mtu)
 
 
 def client(

@@ -43,20 +43,21 @@ def refuse_collisions(
 
     The pair of a device's address (its other parity) counts too: the neighbour would collide at a rotation.
     """
-    taken: dict[int, tuple[str, str]] = {}
+    taken: dict[int, tuple[str, IPv4Address]] = {}
     for (user, device), (ip4, _) in sorted(addresses.items()):
         where = f"ollama-fortress:users.{user}: device {device!r}"
         if ip4 not in subnet4 or int(ip4) | 1 == int(subnet4.network_address) | 1 or ip4 == subnet4.broadcast_address:
             raise ValueError(f"{where} has the address {ip4}, which is reserved or outside {subnet4}; write another")
         pair = int(ip4) >> 1
         if pair in taken:
-            other = "/".join(taken[pair])
+            other, its = taken[pair]
+            clash = f"have the same tunnel address {ip4}" if ip4 == its else f"would share {ip4} and {its} when rotated"
             free = _free(subnet4, {int(a4) >> 1 for a4, _ in addresses.values()})
             raise ValueError(
-                f"{where} and {other} have the same tunnel address {ip4}. Write the device as "
-                f'{{name: {device}, address: "{free}"}}'
+                f"{where} and {other} {clash}. Give the device another: write it as "
+                f'{{name: "{device}", address: "{free}"}}, with what else it has'
             )
-        taken[pair] = (user, device)
+        taken[pair] = (f"{user}/{device}", ip4)
 
 
 def _free(subnet4: IPv4Network, taken: set[int]) -> IPv4Address:

@@ -1,4 +1,4 @@
-"""A fortress of its own for one test run: own stack name, subnets and port, and gone afterwards, also after a failure."""
+"""A fortress of its own for one test run: own stack name, subnets and port, gone afterwards, also after a failure."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from images import reference
 from settings import PROJECT
 
 UP_TIMEOUT_S = 900
+DOMAIN = "ollama.fortress.internal"
 USERS: dict[str, Any] = {
     "ada": {
         "role": "admin",
@@ -107,6 +108,10 @@ class Deployment:
         if check and done.returncode != 0:
             raise AssertionError(f"pulumi {arguments[0]}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         return done.stdout
+
+    def pulumi_up(self) -> None:
+        self.write()
+        self.pulumi("up", "--yes", "--skip-preview")
 
     def planned(self, *arguments: str, cwd: Path = paths.CHECKOUT) -> dict[str, int]:
         """What a preview would do: operation -> number of resources."""

@@ -1,0 +1,219 @@
+"""What a change does to a running fortress: the real CLI, a file backend, the real engine."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from fortress import paths
+from fortress.stack_file import PROBE
+from tests.deployment import Client, Deployment, docker
+
+DEAD_WITHIN_S = 5
+BACK_WITHIN_S = 30
+
+
+def only_same(changes: dict[str, int]) -> bool:
+    return set(changes) == {"same"}
+
+
+def test_a_second_up_and_every_preview_change_nothing(fortress: Deployment):
+    before = fortress.containers()
+    assert only_same(fortress.planned())
+    assert only_same(fortress.planned("--refresh"))
+    fortress.up()
+    assert fortress.containers() == before
+
+
+def test_another_checkout_makes_the_same_plan(fortress: Deployment, tmp_path: Path):
+    other = tmp_path / "other"
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=paths.CHECKOUT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (paths.CHECKOUT / name).is_file():
+            (other / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(paths.CHECKOUT / name, other / name)
+    (other / ".venv").symlink_to(paths.CHECKOUT / ".venv")
+    shutil.copy2(fortress.file, other / "stacks" / fortress.file.name)
+    assert only_same(fortress.planned(cwd=other))
+
+
+def test_a_new_user_replaces_no_container_and_cuts_no_stream(fortress: Deployment, bob: Client):
+    before = fortress.containers()
+    with bob.stream() as stream:
+        assert stream.bytes_for(2) > 0, "no stream to begin with"
+        fortress.config["users"]["carol"] = {}
+        fortress.up()
+        assert stream.bytes_for(2) > 0, "adding a user cut another one's stream"
+    assert fortress.containers() == before
+    carol = Client(fortress, "carol")
+    try:
+        assert carol.ask().status == 200
+    finally:
+        carol.close()
+
+
+def test_a_removed_user_is_dead_within_five_seconds_streams_included(fortress: Deployment, bob: Client):
+    fortress.config["users"]["carol"] = {}
+    fortress.up()
+    carol = Client(fortress, "carol")
+    key = carol.key
+    try:
+        with carol.stream() as hers, bob.stream() as his:
+            assert hers.bytes_for(1) > 0
+            assert his.bytes_for(1) > 0
+            del fortress.config["users"]["carol"]
+            # `up` ends after the switch: its question and the bundles come later, so 5 s from its end is generous.
+            fortress.pulumi_up()
+            hers.bytes_for(DEAD_WITHIN_S)
+            assert hers.bytes_for(2) == 0, "a removed user's stream goes on"
+            assert his.bytes_for(2) > 0, "another user's stream was cut"
+        assert carol.curl("/api/tags").status == 0, "a removed device still has a tunnel"
+        assert bob.curl("/api/tags", key=key).status == 401, "a removed user's key still works in another tunnel"
+    finally:
+        carol.close()
+    fortress.up()
+    assert not (paths.bundles(fortress.stack) / "carol").exists()
+
+
+def test_a_stream_by_a_removed_users_key_in_another_tunnel_is_cut_too(fortress: Deployment, bob: Client):
+    fortress.config["users"]["carol"] = {}
+    fortress.up()
+    bob.key = fortress.bundle("carol")["api_key"].strip()
+    with bob.stream() as stream:
+        assert stream.bytes_for(1) > 0
+        del fortress.config["users"]["carol"]
+        fortress.pulumi_up()
+        stream.bytes_for(DEAD_WITHIN_S)
+        assert stream.bytes_for(2) == 0
+
+
+def test_adding_a_device_changes_no_other_devices_file(fortress: Deployment):
+    before = {user: fortress.bundle(user) for user in ("ada", "bob")}
+    fortress.config["users"]["ada"]["devices"] = ["tablet", "laptop", "phone"]
+    fortress.up()
+    after = {user: fortress.bundle(user) for user in ("ada", "bob")}
+    assert "wireguard-tablet.conf" in after["ada"]
+    for user, files in before.items():
+        for name, text in files.items():
+            if name.startswith("wireguard-") or name == "api_key":
+                assert after[user][name] == text, f"{user}'s {name} moved"
+
+
+@pytest.mark.parametrize("component", ["vpn-node", "gateway", "ollama-sidecar", "ollama"])
+def test_a_container_that_dies_comes_back_by_itself(component: str, fortress: Deployment, bob: Client):
+    for _ in range(3):
+        process = int(docker("inspect", "-f", "{{.State.Pid}}", fortress.container(component)))
+        os.kill(process, signal.SIGKILL)
+        Client.wait_until(lambda: bob.ask().status == 200, f"answer after {component} died", BACK_WITHIN_S)
+
+
+@pytest.mark.parametrize("component", ["gateway", "ollama-sidecar"])
+def test_a_removed_container_is_mended_by_up_with_refresh(component: str, fortress: Deployment, bob: Client):
+    docker("rm", "-f", fortress.container(component))
+    fortress.pulumi("up", "--yes", "--skip-preview", "--refresh")
+    assert bob.ask().status == 200
+    assert only_same(fortress.planned("--refresh"))
+
+
+def test_after_pulumi_was_killed_in_the_middle_up_recovers(fortress: Deployment, bob: Client):
+    fortress.config["ollama"]["memory_mb"] = 1536
+    fortress.config["ollama"]["context_length"] = 2048
+    fortress.write()
+    running = subprocess.Popen(
+        ["pulumi", "up", "--yes", "--skip-preview", "--stack", fortress.stack],
+        env=fortress.environment(),
+        cwd=paths.CHECKOUT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    before = fortress.container("ollama")
+    Client.wait_until(lambda: fortress.containers().get("ollama") != before, "replacement in flight", 60)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    fortress.up()
+    assert bob.ask().status == 200
+    assert only_same(fortress.planned())
+
+
+def test_a_config_that_nginx_refuses_never_replaces_the_running_one(fortress: Deployment, bob: Client, tmp_path: Path):
+    (tmp_path / "c.pem").write_text("this is no certificate\n")
+    before = fortress.containers()
+    fortress.config["gateway"] = {"certificate_file": str(tmp_path / "c.pem"), "key_file": str(tmp_path / "c.pem")}
+    said = fortress.up(check=False)
+    assert fortress.last_code != 0
+    assert "cannot load certificate" in said
+    assert bob.ask().status == 200
+    docker("restart", fortress.container("gateway"))
+    Client.wait_until(lambda: bob.ask().status == 200, "answer after a restart", BACK_WITHIN_S)
+    del fortress.config["gateway"]
+    fortress.up()
+    assert fortress.containers() == before
+
+
+def test_no_secret_is_in_plain_text_in_state_or_in_what_docker_shows(fortress: Deployment):
+    outputs = fortress.outputs()
+    secrets = {files["api_key"].strip() for files in outputs["bundles"].values()}
+    for files in outputs["bundles"].values():
+        for name, text in files.items():
+            if name.startswith("wireguard-"):
+                secrets |= {
+                    line.split(" = ")[1] for line in text.splitlines() if line.startswith(("Priv", "Preshared"))
+                }
+    assert len(secrets) > len(outputs["users"])
+    state = fortress.pulumi("stack", "export")
+    shown = "".join(docker("inspect", id_) for id_ in fortress.containers().values())
+    for secret in secrets:
+        assert secret not in state
+        assert secret not in shown
+    assert "PRIVATE KEY" not in state + shown
+
+
+def test_a_second_run_at_the_same_time_is_refused_by_name(fortress: Deployment):
+    first = subprocess.Popen(
+        [str(paths.CHECKOUT / "bin" / "fortress"), "up", "--stack", fortress.stack],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        time.sleep(1.5)
+        said = fortress.fortress("up", check=False)
+        assert fortress.last_code == 1
+        assert "another run works on stack" in said
+    finally:
+        assert first.wait(timeout=300) == 0
+
+
+def test_a_wrong_passphrase_is_said_in_one_sentence(
+    fortress: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    wrong = tmp_path / "passphrase"
+    wrong.write_text("wrong")
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE_FILE", str(wrong))
+    said = fortress.fortress("bundle", PROBE, check=False)
+    assert fortress.last_code == 1
+    assert "passphrase does not open this stack" in " ".join(said.split())
+
+
+def test_a_protected_stack_refuses_to_be_destroyed_and_names_the_word(fortress: Deployment):
+    fortress.config["protect"] = True
+    fortress.write()
+    said = fortress.fortress("down", check=False)
+    assert fortress.last_code == 1
+    assert "protect: false" in said
+    fortress.config["protect"] = False
+    fortress.write()
+
+
+def test_down_leaves_nothing(fortress: Deployment):
+    assert json.loads(docker("inspect", fortress.container("gateway")))
+    fortress.fortress("down")
+    assert fortress.left_over() == []
+    fortress.up()

@@ -1,0 +1,230 @@
+"""The whole program under Pulumi's mocks, as a preview and as an update."""
+
+import json
+import runpy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi.runtime
+import pytest
+import yaml
+from pulumi.runtime.mocks import MockMonitor
+
+import images
+from components.fortress import Fortress, FortressArgs
+from fortress import paths
+from settings import PROJECT, load
+
+SEED = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+KEY = "-----BEGIN EC PRIVATE KEY-----mocked-----END EC PRIVATE KEY-----"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+CONFIG = {
+    "users": {"alice": {"role": "admin", "keyless": True, "devices": ["laptop", "phone"]}, "bob": {}},
+    "wireguard": {"endpoint": "vpn.example.com:51820"},
+    "models": [{"name": "tiny", "source": "builtin"}, {"name": "llama3.2:3b"}],
+    "protect": False,
+}
+STACK_FILES = sorted((paths.CHECKOUT / "examples").glob("Pulumi.*.yaml"))
+
+
+@dataclass
+class Built:
+    requests: list[Any] = field(default_factory=list)
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, token: str) -> list[Any]:
+        return [request for request in self.requests if request.type == token]
+
+
+class Mocks(pulumi.runtime.Mocks):
+    def __init__(self, preview: bool) -> None:
+        self.preview = preview
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        made: dict[str, Any] = dict(args.inputs)
+        computed = {
+            "random:index/randomBytes:RandomBytes": {"base64": pulumi.Output.secret(SEED), "hex": "00"},
+            "tls:index/privateKey:PrivateKey": {"privateKeyPem": pulumi.Output.secret(KEY)},
+            "tls:index/selfSignedCert:SelfSignedCert": {"certPem": CERTIFICATE},
+            "tls:index/locallySignedCert:LocallySignedCert": {"certPem": CERTIFICATE},
+            "tls:index/certRequest:CertRequest": {"certRequestPem": "REQUEST PEM"},
+        }.get(args.typ, {})
+        # A real preview knows no computed value: what depends on one must not decide which resources exist.
+        return f"{args.name}-id", made if self.preview else made | computed
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[Any, Any]:
+        return {}
+
+
+class Recorder(MockMonitor):
+    def __init__(self, mocks: Mocks, built: Built) -> None:
+        super().__init__(mocks)
+        self.built = built
+
+    def RegisterResource(self, request: Any) -> Any:
+        self.built.requests.append(request)
+        return super().RegisterResource(request)
+
+    def RegisterResourceOutputs(self, request: Any) -> Any:
+        return super().RegisterResourceOutputs(request)
+
+
+@pytest.fixture(autouse=True)
+def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_on_the_engine", lambda tag: True)
+
+
+@pytest.fixture(params=[True, False], ids=["preview", "up"])
+def preview(request: pytest.FixtureRequest) -> Iterator[bool]:
+    yield request.param
+
+
+def build(config: dict[str, Any], *, preview: bool, stack: str = "test") -> Built:
+    built = Built()
+    mocks = Mocks(preview)
+    pulumi.runtime.set_mocks(mocks, PROJECT, stack, preview, monitor=Recorder(mocks, built))
+    texts = {
+        f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in ({"engine": "registry-only"} | config).items()
+    }
+    pulumi.runtime.set_all_config(texts, [])
+
+    @pulumi.runtime.test
+    def run() -> None:
+        runpy.run_path(str(paths.CHECKOUT / "__main__.py"))
+
+    run()
+    return built
+
+
+def urn(request: Any) -> tuple[str, str, str]:
+    return (request.parent, request.type, request.name)
+
+
+def test_every_resource_has_one_place_and_a_parent(preview: bool):
+    built = build(CONFIG, preview=preview)
+    assert len({urn(request) for request in built.requests}) == len(built.requests) > 30
+    assert all(request.parent for request in built.requests if request.type not in ("pulumi:pulumi:Stack",))
+
+
+def test_preview_and_update_register_the_same_resources():
+    assert {urn(r) for r in build(CONFIG, preview=True).requests} == {
+        urn(r) for r in build(CONFIG, preview=False).requests
+    }
+
+
+def test_every_container_is_hardened(preview: bool):
+    containers = build(CONFIG, preview=preview).of("docker:index/container:Container")
+    assert len(containers) == 4
+    for container in containers:
+        given = container.object
+        capable = list(given["capabilities"]["adds"]) if "adds" in given["capabilities"] else []
+        vpn_node = container.name.endswith("vpn-node-container")
+        assert capable == (["CAP_NET_ADMIN"] if vpn_node else []), container.name
+        assert list(given["capabilities"]["drops"]) == ["ALL"]
+        assert given["readOnly"] is True
+        assert list(given["securityOpts"]) == ["no-new-privileges"]
+        assert given["memory"] == given["memorySwap"] > 0
+        assert given["restart"] == "unless-stopped"
+        assert given["destroyGraceSeconds"] >= 10
+        assert given["networkMode"] == "bridge"
+        assert (given["user"] == "0:0") == vpn_node
+        assert bool("ports" in given and list(given["ports"])) == vpn_node
+        labels = {row["label"]: row["value"] for row in given["labels"]}
+        assert labels["fortress.stack"] == "test"
+        assert labels["fortress.component"]
+
+
+def test_no_secret_travels_in_plain_text():
+    built = build(CONFIG, preview=False)
+    from settings.keys import Seed, api_key, wireguard_private, wireguard_psk
+
+    seed = Seed.from_base64(SEED)
+    secrets = [KEY, api_key(seed, "bob", "1"), wireguard_private(seed, "alice", "laptop", "1")]
+    secrets.append(wireguard_psk(seed, "bob", "default", "1"))
+    seen_under_cover = 0
+    for request in built.requests:
+        plain, hidden = _split(request.object)
+        for secret in secrets:
+            assert secret not in plain, f"{request.name} carries a secret in plain text"
+            seen_under_cover += secret in hidden
+    assert seen_under_cover > 0, "no secret was found at all, so nothing is shown"
+
+
+def _split(struct: Any) -> tuple[str, str]:
+    """(text outside secret envelopes, text inside them) of one request, base64 archives unpacked."""
+    from google.protobuf import json_format
+
+    plain: list[str] = []
+    hidden: list[str] = []
+
+    def walk(value: Any, into: list[str]) -> None:
+        if isinstance(value, dict):
+            if "4dabf18193072939515e22adb298388d" in value:
+                walk(value.get("value"), hidden)
+            else:
+                for key, inner in value.items():
+                    into.append(key)
+                    walk(inner, into)
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner, into)
+        else:
+            into.append(_readable(str(value)))
+
+    walk(json_format.MessageToDict(struct), plain)
+    return "\n".join(plain), "\n".join(hidden)
+
+
+def _readable(text: str) -> str:
+    import base64
+    import binascii
+
+    try:
+        return text + base64.b64decode("".join(text.split()), validate=True).decode(errors="replace")
+    except (binascii.Error, ValueError):
+        return text
+
+
+def test_two_fortresses_stand_side_by_side(preview: bool):
+    settings = load("test", {f"{PROJECT}:{k}": v for k, v in ({"engine": "registry-only"} | CONFIG).items()})
+    built = Built()
+    mocks = Mocks(preview)
+    pulumi.runtime.set_mocks(mocks, PROJECT, "test", preview, monitor=Recorder(mocks, built))
+
+    @pulumi.runtime.test
+    def run() -> None:
+        Fortress("one", FortressArgs(settings=settings))
+        Fortress("two", FortressArgs(settings=settings))
+
+    run()
+    names = [request.object["name"] for request in built.of("docker:index/container:Container")]
+    assert len(set(names)) == len(names) == 8
+    assert len({urn(request) for request in built.requests}) == len(built.requests)
+
+
+def test_a_new_user_touches_no_other_users_resources():
+    more = CONFIG | {"users": CONFIG["users"] | {"carol": {}}}
+    before, after = build(CONFIG, preview=False), build(more, preview=False)
+    assert {urn(r)[2] for r in after.requests} - {urn(r)[2] for r in before.requests} == {"fortress-identity-carol"}
+    containers = [{r.name: r.object for r in built.of("docker:index/container:Container")} for built in (before, after)]
+    assert containers[0] == containers[1]
+
+
+def test_a_refused_config_stops_the_program_with_its_sentence():
+    with pytest.raises(pulumi.RunError, match="did you mean 'users'"):
+        build({"user": {}}, preview=True)
+
+
+@pytest.mark.parametrize("file", STACK_FILES, ids=lambda file: file.name)
+def test_every_example_stack_builds(file: Path, preview: bool):
+    config = yaml.safe_load(file.read_text())["config"]
+    built = build({key.removeprefix(f"{PROJECT}:"): value for key, value in config.items()}, preview=preview)
+    assert built.of("docker:index/container:Container")
+
+
+def test_there_are_examples():
+    assert STACK_FILES

@@ -1,0 +1,48 @@
+// A stand-in for Ollama that writes down all that reaches it, and streams at the pace that the prompt asks for.
+
+import policy from 'policy.js';
+
+async function answer(r) {
+    const heard = ngx.shared.heard;
+    const body = await r.readRequestText();
+    heard.set('n' + String(heard.incr('count', 1, 0)).padStart(6, '0'), JSON.stringify({
+        method: r.method, uri: r.variables.request_uri, headers: r.rawHeadersIn, body: body,
+    }));
+    if (r.uri === '/') return r.return(200, 'Ollama is running');
+    if (r.uri === '/v1/models')
+        return json(r, { object: 'list', data: [{ id: 'tiny:latest', object: 'model', created: 1, owned_by: 'library' }] });
+    if (r.method !== 'POST') return json(r, { ok: true });
+    const asked = body.length < 10000 ? JSON.parse(body) : {};
+    const [chunks, pause] = String(asked.prompt || '3 0').split(' ').map(Number);
+    if (asked.prompt === 'broken') return r.return(500, '{"error":"engine"}');
+    r.headersOut['Content-Type'] = r.uri.indexOf('/v1/') === 0 ? 'text/event-stream' : 'application/x-ndjson';
+    r.status = 200;
+    r.sendHeader();
+    for (let i = 0; i < chunks; i++) {
+        r.send(JSON.stringify({ n: i, at: Date.now() }) + '\n');
+        if (pause) await new Promise(done => setTimeout(done, pause));
+    }
+    r.send('{"done":true}\n');
+    r.finish();
+}
+
+function json(r, value) {
+    r.headersOut['Content-Type'] = 'application/json';
+    r.return(200, JSON.stringify(value));
+}
+
+function heard(r) {
+    const dict = ngx.shared.heard;
+    if (r.method === 'DELETE') dict.clear();
+    json(r, dict.keys(100000).filter(key => key[0] === 'n').sort().map(key => JSON.parse(dict.get(key))));
+}
+
+/** Runs one function of policy.js in this engine, the one that runs it for real. */
+async function call(r) {
+    const { name, args } = JSON.parse(await r.readRequestText());
+    let result;
+    try { result = { value: policy[name].apply(null, args) }; } catch (e) { result = { error: String(e) }; }
+    json(r, result);
+}
+
+export default { answer, call, heard };
