@@ -213,6 +213,8 @@ cd /target; ln -sfn "rev-$rev" .current; mv -T .current current
 for old in .new-* rev-*; do [ "$old" = "rev-$rev" ] || rm -rf -- "$old"; done"""
 
 
+# Not `docker kill --signal`: the engine takes any signal for a stop by hand, and would not restart the container after
+# its next crash or reboot (`unless-stopped`; seen on engine 20.10).
 def _deliver(summary: str, revision: str, directory: str, consumer: Consumer) -> str:
     """The script of one delivery: what differs between two revisions stands in its first lines."""
     environment = '-e rev="$rev" -e uid="$uid" -e check="$check"'
@@ -228,7 +230,7 @@ check={shlex.quote(consumer.check)}
 {_WRITER} {_OWNER} {environment} {bindable} {consumer.check_rights} {scratch} -v "$dir:/target" \\
   -v "$dir/rev-$rev:/config/current:ro" "$image" -c {shlex.quote(_SWITCH)} </dev/null
 if [ "$(docker inspect -f '{{{{.State.Running}}}}' "$name" 2>/dev/null)" = true ]; then
-  docker kill --signal {consumer.reload} "$name" >/dev/null
+  docker exec "$name" /bin/sh -c 'kill -{consumer.reload} 1'
 fi
 """
 

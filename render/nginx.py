@@ -66,6 +66,8 @@ http {
     + """\
     ssl_certificate /config/current/tls/server.pem;
     ssl_certificate_key /config/current/tls/server.key;
+    map_hash_bucket_size 1024;  # a domain twice in one key
+    server_names_hash_bucket_size 1024;
     keepalive_timeout 30s;
     keepalive_requests 1000;
     large_client_header_buffers 4 8k;

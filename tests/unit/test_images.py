@@ -1,8 +1,10 @@
 """Images: the catalogue is strict, a tag follows everything that decides an image, and the recipes are sound."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -193,6 +195,6 @@ def test_dockerfiles_pass_hadolint() -> None:
 
 
 def _tool(name: str) -> str:
-    found = shutil.which(name)
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert found, f"{name} is missing: it comes with the dev dependencies (`uv sync`)"
     return found
