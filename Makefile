@@ -2,7 +2,7 @@
 STACK ?= dev
 FORTRESS = bin/fortress
 PYTEST = .venv/bin/python -m pytest
-.PHONY: up preview down env bundle test test-unit test-program test-engine test-live bench lint golden bootstrap
+.PHONY: images up preview down env bundle test test-unit test-program test-engine test-live lint golden bootstrap
 
 up:
 	@$(FORTRESS) up --stack $(STACK)
@@ -22,7 +22,11 @@ bundle:
 bootstrap:
 	@bin/bootstrap
 
-test: lint test-unit test-program test-engine test-live
+test: lint images test-unit test-program test-engine test-live
+
+# What the tests run on: a Docker engine and the images, as `make up` would have them.
+images: bootstrap
+	$(FORTRESS) images build
 
 test-unit: bootstrap
 	$(PYTEST) tests/unit
@@ -38,9 +42,6 @@ test-live: bootstrap
 
 golden: bootstrap
 	FORTRESS_GOLDEN=write $(PYTEST) tests/unit -k golden -q
-
-bench: bootstrap
-	.venv/bin/python -m bench
 
 lint: bootstrap
 	.venv/bin/ruff check .

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fortress import docker_engine, up
 from fortress import engine as engines
-from fortress import up
 from fortress.errors import Stop
 from fortress.pulumi_cli import Pulumi
 from images import build
@@ -61,6 +61,7 @@ def bundle(
 @images_app.command("build")
 def images_build(engine: Annotated[str | None, typer.Option(help="online or registry-only")] = None) -> None:
     """Build the images that this program refers to, where they are missing."""
+    docker_engine.ensure(console)
     up.build_images(console, engine or engines.choose())
 
 

@@ -1,6 +1,8 @@
 """The Docker engine behind the plugin, and its errors as sentences."""
 
+import json
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,37 +11,47 @@ import docker
 from docker.errors import APIError, DockerException
 from requests.exceptions import RequestException
 
-from offline.plugins.provider import Failed, Values
+from offline.plugins.docker import ssh
+from offline.plugins.provider import Failed, Values, is_unknown
 
 MINIMUM_API = "1.41"
 TIMEOUT_S = 120
+CONFIG = ("host", "version", "sshOpts", "disableDockerDaemonCheck")
 _client: docker.APIClient | None = None
 _host: str | None = None
+_ssh_options: list[str] = []
+_lock = threading.Lock()
 
 
 def configure(args: Values) -> None:
     """Remember the engine's address and ask once whether it is there, as the official plugin does."""
-    global _host
-    for key in args:
-        if key not in ("host", "version", "sshOpts") and not key.startswith("__"):
+    global _host, _ssh_options
+    for key, value in args.items():
+        if key not in CONFIG and not key.startswith("__") and value not in (None, "", [], "[]"):
             raise Failed(f"docker provider: the registry-only plugin does not implement {key!r}; use the online engine")
+    if is_unknown(args.get("host")):
+        return
+    options = args.get("sshOpts") or []
+    # The SDK sends a list in the provider's config as JSON text.
+    _ssh_options = json.loads(options) if isinstance(options, str) else options
     _host = args.get("host") or None
-    if not str(_host).startswith("ssh://"):
+    checked_elsewhere = str(args.get("disableDockerDaemonCheck", False)).lower() == "true"
+    if not str(_host).startswith("ssh://") and not checked_elsewhere:
         client()
 
 
 def client() -> docker.APIClient:
     global _client
-    if _client is None:
-        with said("reaching the Docker engine"):
-            _client = docker.APIClient(
-                base_url=_host,
-                version=MINIMUM_API,
-                timeout=TIMEOUT_S,
-                use_ssh_client=str(_host).startswith("ssh://"),
-            )
-            _client.ping()
-    return _client
+    with _lock:
+        if _client is None:
+            with said("reaching the Docker engine"):
+                if str(_host).startswith("ssh://"):
+                    fresh = ssh.client(str(_host), _ssh_options, version=MINIMUM_API, timeout=TIMEOUT_S)
+                else:
+                    fresh = docker.APIClient(base_url=_host, version=MINIMUM_API, timeout=TIMEOUT_S)
+                fresh.ping()
+                _client = fresh
+        return _client
 
 
 @contextmanager
@@ -50,7 +62,7 @@ def said(what: str) -> Iterator[None]:
     except APIError as error:
         text = str(error.explanation or error)
         raise Failed(f"{what}: {_advice(text)}") from error
-    except (DockerException, RequestException) as error:
+    except (DockerException, RequestException, OSError) as error:
         raise Failed(f"{what}: no Docker engine answers at {_host or 'the default socket'} ({error})") from error
 
 
@@ -72,9 +84,10 @@ def labels_of(inputs: Values) -> dict[str, str]:
 
 
 def is_ours(found: dict[str, str] | None, inputs: Values) -> bool:
-    """A half-made thing of an interrupted run carries the labels that this run would give it."""
+    """A half-made thing of an interrupted run carries the stack and the component that this run would give it."""
     wanted = labels_of(inputs)
-    return bool(wanted.get("fortress.stack")) and all((found or {}).get(key) == value for key, value in wanted.items())
+    marks = [key for key in ("fortress.stack", "fortress.component") if key in wanted]
+    return "fortress.stack" in marks and all((found or {}).get(key) == wanted[key] for key in marks)
 
 
 def rows(labels: dict[str, str] | None) -> list[dict[str, Any]]:

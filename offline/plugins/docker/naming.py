@@ -5,12 +5,13 @@ import secrets
 
 from offline.plugins.provider import Values
 
+SUFFIX = 7
 
-def named(name: str, olds: Values, news: Values, seed: bytes) -> Values:
-    """The given name, else the old one, else `<resource>-<7 hex>`."""
-    if news.get("name"):
-        return news
-    if olds.get("name"):
-        return news | {"name": olds["name"], "__defaults": ["name"]}
-    suffix = hashlib.sha256(seed).hexdigest()[:7] if seed else secrets.token_hex(4)[:7]
-    return news | {"name": f"{name}-{suffix}", "__defaults": ["name"]}
+
+def named(name: str, olds: Values, inputs: Values, seed: bytes) -> Values:
+    """The given name, else the old one, else `<resource>-<7 hex>`; noted among the defaults."""
+    if inputs.get("name"):
+        return inputs
+    digits = hashlib.sha256(seed).hexdigest() if seed else secrets.token_hex(SUFFIX)
+    own = olds.get("name") or f"{name}-{digits[:SUFFIX]}"
+    return inputs | {"name": own, "__defaults": sorted([*inputs.get("__defaults", []), "name"])}
