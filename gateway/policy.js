@@ -109,7 +109,7 @@ function crossSite(caller, known, origin, fetchSite) {
 /** One token bucket. state: 'tokens time_ms' or undefined. Returns [allowed, new state, seconds to the next token]. */
 function take(state, perMinute, burst, now) {
     let tokens = burst;
-    if (state !== undefined) {
+    if (state) {
         const parts = state.split(' ');
         tokens = Math.min(burst, Number(parts[0]) + Math.max(0, now - Number(parts[1])) * perMinute / 60000);
     }
@@ -153,7 +153,8 @@ function tagged(name) {
 /** Ollama compares names without case, and takes `tiny` for `tiny:latest`: so do we. */
 function mayUse(patterns, name) {
     const short = name.toLowerCase(), full = tagged(short);
-    return patterns.some(p => matches(p.toLowerCase(), short) || matches(p.toLowerCase(), full));
+    return patterns.map(pattern => pattern.toLowerCase())
+        .some(p => matches(p, short) || matches(p, full) || (p.indexOf('*') < 0 && tagged(p) === full));
 }
 
 /** Returns: Refusal, or null where this user may use the model. */

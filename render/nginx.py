@@ -238,6 +238,12 @@ http {
         }
 {% for route in routes %}
 
+{% if route.tail and route.body == "unlimited" %}
+        # Without this line nginx would answer the path without its last slash by itself, with a redirect.
+        location = {{ route.path[:-1] | path }} {
+            js_content gateway.nothing;
+        }
+{% endif %}
         location {% if not route.tail %}= {% endif %}{{ route.path | path }} {
             set $args "";
             limit_req zone=flood burst=100 nodelay;

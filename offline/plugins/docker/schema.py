@@ -87,13 +87,17 @@ def without_empty_marks(value: Any) -> Any:
     return [without_empty_marks(item) for item in value] if isinstance(value, list) else value
 
 
-def difference(fields: Fields, old: Values, new: Values) -> dict[str, str]:
-    """Paths that differ in meaning: defaults count as given, the order of sets and unset against empty do not count."""
+def difference(fields: Fields, old: Values, new: Values, state: Values) -> dict[str, str]:
+    """Paths that differ in meaning: defaults count as given, the order of sets and unset against empty do not count.
+
+    state: the old outputs; what was unset as an input but has a value there is updated, not added.
+    """
     before, after = _meaning(fields, old), _meaning(fields, new)
     for key, known in fields.items():
         if known.kind in ("set", "row set") and _sorted(before.get(key)) == _sorted(after.get(key)):
             after[key] = before.get(key)
-    return compare(before, after)
+    found = compare(before, after)
+    return {path: "update" if kind == "add" and state.get(path) is not None else kind for path, kind in found.items()}
 
 
 def _meaning(fields: Fields, values: Values) -> Values:

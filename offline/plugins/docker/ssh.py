@@ -10,9 +10,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import docker
-from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnection, UnixHTTPConnectionPool
+from docker.transport.basehttpadapter import BaseHTTPAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
 
-POOLS = 4
+CONNECTIONS = 4
+REMOTE = ("docker", "system", "dial-stdio")
 
 
 def command(host: str, options: Sequence[str]) -> list[str]:
@@ -20,59 +23,54 @@ def command(host: str, options: Sequence[str]) -> list[str]:
     address = urlsplit(host)
     user = ["-l", address.username] if address.username else []
     port = ["-p", str(address.port)] if address.port else []
-    return ["ssh", *options, "-o", "BatchMode=yes", *user, *port, "--", address.hostname or "", *_REMOTE]
+    return ["ssh", *options, "-o", "BatchMode=yes", *user, *port, "--", address.hostname or "", *REMOTE]
 
 
-_REMOTE = ("docker", "system", "dial-stdio")
-
-
-class _Connection(UnixHTTPConnection):
-    def __init__(self, words: list[str], timeout: float) -> None:
-        super().__init__("http+docker://ssh", "", timeout)
-        self.words = words
+class _Connection(HTTPConnection):
+    words: Sequence[str] = ()
+    process: subprocess.Popen[bytes] | None = None
 
     def connect(self) -> None:
         here, there = socket.socketpair()
-        here.settimeout(self.timeout)
         with there:
-            # A session of its own: Ctrl-C is for the engine, which then cancels properly.
-            self.process = subprocess.Popen(self.words, stdin=there, stdout=there, start_new_session=True)
+            # A session of its own: Ctrl-C is for Pulumi, which then ends the plugin in order.
+            self.process = subprocess.Popen(
+                self.words, stdin=there.fileno(), stdout=there.fileno(), start_new_session=True
+            )
         self.sock = here
 
     def close(self) -> None:
         super().close()
-        process: subprocess.Popen[bytes] | None = getattr(self, "process", None)
-        if process is not None:
-            process.terminate()
-            process.wait()
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+            self.process = None
 
 
-class _Pool(UnixHTTPConnectionPool):
-    def __init__(self, words: list[str], timeout: float) -> None:
-        super().__init__("http+docker://ssh", "", timeout=timeout, maxsize=POOLS)
-        self.words = words
+class _Adapter(BaseHTTPAdapter):
+    def __init__(self, words: Sequence[str], timeout: float) -> None:
+        class Connection(_Connection):
+            pass
 
-    def _new_conn(self) -> _Connection:
-        return _Connection(self.words, self.timeout)
+        Connection.words = words
+        # docker-py keeps a pool for each URL; here that would be an `ssh` for each path.
+        self.pool = HTTPConnectionPool("localhost", timeout=timeout, maxsize=CONNECTIONS, block=True)
+        self.pool.ConnectionCls = Connection  # type: ignore[assignment]
+        super().__init__()
+
+    def get_connection(self, url: str | bytes, proxies: Any = None) -> HTTPConnectionPool:
+        return self.pool
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        return str(request.path_url)
+
+    def close(self) -> None:
+        super().close()
+        self.pool.close()
 
 
-class _Adapter(UnixHTTPAdapter):
-    def __init__(self, words: list[str], timeout: float) -> None:
-        super().__init__("http+unix://", timeout=timeout, pool_connections=POOLS)
-        self.words = words
-
-    def get_connection(self, url: str, proxies: Any = None) -> _Pool:
-        with self.pools.lock:
-            pool = self.pools.get(url)
-            if pool is None:
-                pool = self.pools[url] = _Pool(self.words, self.timeout)
-            return pool
-
-
-def client(host: str, options: Sequence[str], *, version: str, timeout: float) -> docker.APIClient:
+def client(host: str, options: Sequence[str], *, version: str, timeout: int) -> docker.APIClient:
     """A client whose every request goes through `ssh`."""
     found = docker.APIClient(base_url="unix:///not-used", version=version, timeout=timeout)
-    adapter = _Adapter(command(host, options), timeout)
-    found.mount("http+docker://", adapter)
-    found._custom_adapter = adapter
+    found.mount("http+docker://", _Adapter(command(host, options), timeout))
     return found

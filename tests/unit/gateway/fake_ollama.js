@@ -5,7 +5,7 @@ import policy from 'policy.js';
 async function answer(r) {
     const heard = ngx.shared.heard;
     const body = await r.readRequestText();
-    heard.set('n' + String(heard.incr('count', 1, 0)).padStart(6, '0'), JSON.stringify({
+    heard.set('n' + String(ngx.shared.count.incr('n', 1, 0)).padStart(6, '0'), JSON.stringify({
         method: r.method, uri: r.variables.request_uri, headers: r.rawHeadersIn, body: body,
     }));
     if (r.uri === '/') return r.return(200, 'Ollama is running');

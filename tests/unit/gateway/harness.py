@@ -221,7 +221,7 @@ http {{
     client_body_temp_path /tmp/b; proxy_temp_path /tmp/p; fastcgi_temp_path /tmp/f; uwsgi_temp_path /tmp/u;
     scgi_temp_path /tmp/s; access_log off; client_max_body_size 0; client_body_buffer_size 32m; server_tokens off;
     js_engine qjs; js_path /config/current/; js_import fake from fake_ollama.js;
-    js_shared_dict_zone zone=heard:32m;
+    js_shared_dict_zone zone=heard:32m; js_shared_dict_zone zone=count:32k type=number;
     server {{ listen {self.host(5)}:11434; location / {{ js_content fake.answer; }} }}
     server {{ listen {self.host(5)}:9000; location = /heard {{ js_content fake.heard; }}
         location = /call {{ js_content fake.call; }} }}
@@ -274,6 +274,9 @@ http {{
 
     def until_ready(self) -> None:
         for _ in range(100):
+            for part, container in self.containers.items():
+                container.reload()
+                assert container.status == "running", f"{part} died:\n{self.logs(part)}"
             with contextlib.suppress(OSError):
                 if self.ask("GET", "/api/version", key=KEYS["alice"]).status == 200:
                     return
@@ -288,7 +291,7 @@ http {{
         before = self.workers()
         self.containers["gateway"].kill("HUP")
         for _ in range(100):
-            if self.workers() - before:
+            if (now := self.workers()) and not now & before:
                 return
             time.sleep(0.05)
         raise AssertionError("no new worker after the reload:\n" + self.logs("gateway"))
@@ -321,7 +324,7 @@ http {{
 
     def plain(self, address: str | None = "10.66.99.98", port: int = 8443) -> socket.socket:
         """A TCP connection as the relay would open it for a peer; `address` None: without PROXY protocol."""
-        connection = socket.create_connection((self.host(3), port), timeout=15)
+        connection = socket.create_connection((self.host(3), port), timeout=5)
         if address is not None:
             family, server = ("TCP6", TUNNEL6) if ":" in address else ("TCP4", TUNNEL4)
             connection.sendall(f"PROXY {family} {address} {server} 50000 443\r\n".encode())
