@@ -1,12 +1,14 @@
 // Asks nginx, hands what it says to policy.js, and does what that decides. In doubt, it refuses.
 
 import crypto from 'crypto';
+import fs from 'fs';
 import errors from 'errors.js';
 import policy from 'policy.js';
 import principals from 'principals.js';
 import routes from 'routes.js';
 
 const RENEW_MS = 30000;
+const NEWEST = '/config/current/principals.js';
 
 function sha256(text) { return crypto.createHash('sha256').update(text).digest('hex'); }
 
@@ -75,6 +77,18 @@ function overStreams(r, caller, limits) {
 }
 
 /**
+ * Is this caller still one? Announced tickets are. One that is not is new, or has been removed while an old worker
+ * was still reading its request: then the file on disk is no longer the one that this worker was made with.
+ */
+function alive(caller) {
+    const live = ngx.shared.live;
+    if (live.has(caller.ticket)) return true;
+    if (fs.readFileSync(NEWEST, 'utf8').indexOf(principals.id) < 0) return false;
+    live.add(caller.ticket, '1');
+    return true;
+}
+
+/**
  * js_access: let one request pass, or end it here. Fails closed.
  * Reads  key and tunnel address; never an identity header.
  * Writes $fortress_principal, _proof, _device, _model, _verdict, _reason for the audit line, _body and _upstream for
@@ -83,7 +97,8 @@ function overStreams(r, caller, limits) {
 async function admit(r) {
     const v = r.variables;
     if (misdirected(r)) return;
-    const caller = who(r), route = policy.routeOf(routes.routes, r.uri, v.request_uri);
+    const said = who(r), caller = said && alive(said) ? said : null;
+    const route = policy.routeOf(routes.routes, r.uri, v.request_uri);
     note(r, caller);
     if (route) v.fortress_route = route.path;
     const closed = policy.open(route, r.method, caller, principals)
@@ -93,8 +108,6 @@ async function admit(r) {
     const over = overRate(route, caller, user.limits)
         || (route.class === 'inference' ? overStreams(r, caller, user.limits) : null);
     if (over) return end(r, over);
-    // Known to be alive before the next announcement: a user added a moment ago is not taken for a removed one.
-    ngx.shared.live.add(caller.ticket, '1');
     v.fortress_ticket = caller.ticket;
     if (route.tail) {
         const refusal = policy.judgeTail(route, r.uri, user);
@@ -107,6 +120,10 @@ async function admit(r) {
         if (r.headersIn['Content-Encoding'] !== undefined)
             return end(r, errors.refuse(415, 'encoded-body', 'send the body without Content-Encoding'));
         const verdict = policy.judge(await r.readRequestText(), route, user);
+        if (!alive(caller)) {
+            v.fortress_ticket = ''; // the refusal itself is no stream to be cut
+            return end(r, policy.unknown());
+        }
         if (verdict instanceof errors.Refusal) return end(r, verdict);
         v.fortress_model = verdict.model;
         v.fortress_body = verdict.body;

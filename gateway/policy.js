@@ -79,6 +79,11 @@ function decoded(text) {
     try { return decodeURIComponent(text); } catch (e) { return ''; }
 }
 
+function unknown() {
+    return refuse(401, 'no-identity', 'no valid API key, and no tunnel address that proves you',
+        { 'WWW-Authenticate': 'Bearer' });
+}
+
 /**
  * May this caller have this route at all? Whoever is unknown learns nothing about roles or methods.
  * Returns: Refusal, or null.
@@ -86,9 +91,7 @@ function decoded(text) {
 function open(route, method, caller, known) {
     // A route that hides its other methods is no route to them.
     if (!route || (route.hides && route.methods.indexOf(method) < 0)) return errors.made(404);
-    if (!caller)
-        return refuse(401, 'no-identity', 'no valid API key, and no tunnel address that proves you',
-            { 'WWW-Authenticate': 'Bearer' });
+    if (!caller) return unknown();
     if (route.role === 'admin' && known.users[caller.user].role !== 'admin')
         return refuse(403, 'admin-only', 'this route is for admins');
     const allowed = route.methods.join(', ');
@@ -239,5 +242,5 @@ function described(list, name) {
 
 export default {
     bearer, bucket, crossSite, described, fold, identify, judge, judgeTail, limited, mayUse, modelOf, open, routeOf,
-    tagged, take, tickets,
+    tagged, take, tickets, unknown,
 };

@@ -168,7 +168,7 @@ def test_every_request_leaves_one_audit_line_without_what_was_said(fortress: Dep
     assert [(line["status"], line["principal"], line["route"]) for line in lines] == [
         (200, "bob", "/api/generate"),
         (401, "", "/api/generate"),
-        (404, "", "unknown"),
+        (404, "bob", "unknown"),
     ]
     assert "secret" not in json.dumps(lines)
     assert bob.key not in json.dumps(lines)

@@ -180,13 +180,13 @@ class Container:
         with said(f"container {id_[:12]}"):
             found = client().inspect_container(id_)
         seen = _seen(found)
-        given = schema.without_marks(inputs)
-        bare = {key: value for key, value in schema.without_marks(olds).items() if key in FIELDS}
         facts = {key: seen[key] for key in ("networkDatas", "hostname", "platform", "runtime")}
+        given = schema.without_marks(inputs)
         if phase == "read":
             facts |= _read_back(found, given)
-        values = schema.outputs(FIELDS, given | facts, phase, seen | bare)
-        made = phase == "made"
+        values = schema.outputs(FIELDS, given | facts, phase, seen | _properties(olds))
+        noted = olds.get("__pulumi_raw_state_delta", {}).get("obj", {}).get("ps", {})
+        made = phase == "made" and "healthcheck" not in noted
         delta = schema.raw_state_delta(FIELDS, values, made=made)
         return values | {"id": id_, "__meta": META, "__pulumi_raw_state_delta": delta}
 
@@ -206,10 +206,11 @@ class Container:
         return id_, seen_inputs, self._outputs(id_, seen_inputs, props, "read")
 
     def update(self, id_: str, old_inputs: Values, olds: Values, news: Values, preview: bool) -> Values:
+        before, after = schema.without_marks(old_inputs), schema.without_marks(news)
+        changed = {key: value for key, value in after.items() if before.get(key) != value}
+        kept = {key: value for key, value in olds.items() if key in after or key not in before}
         if preview:
-            bare = {key: value for key, value in schema.without_marks(olds).items() if key in FIELDS}
-            given = schema.without_marks(news)
-            return schema.outputs(FIELDS, given, "preview", bare) | {"id": id_, "__meta": META}
+            return schema.outputs(FIELDS, changed, "made", _properties(kept)) | {"id": id_, "__meta": META}
         engine = client()
         with said(f"container {news['name']}"):
             if any(olds.get(key) != news.get(key) for key in LIVE):
@@ -230,8 +231,8 @@ class Container:
         try:
             self._settled(id_, news)
         except Failed as failed:
-            raise PartlyDone(str(failed), id_, self._outputs(id_, news, olds, "made")) from failed
-        return self._outputs(id_, news, olds, "made")
+            raise PartlyDone(str(failed), id_, self._outputs(id_, changed, kept, "made")) from failed
+        return self._outputs(id_, changed, kept, "made")
 
     def delete(self, id_: str, inputs: Values, props: Values) -> None:
         grace = int(props.get("destroyGraceSeconds") or 0)
@@ -246,6 +247,10 @@ class Container:
             except APIError as error:
                 if "is already in progress" not in str(error.explanation):
                     raise
+
+
+def _properties(state: Values) -> Values:
+    return {key: value for key, value in schema.without_marks(state).items() if key in FIELDS}
 
 
 def _sensible(inputs: Values) -> None:

@@ -68,8 +68,8 @@ def said(what: str) -> Iterator[None]:
 
 def _advice(text: str) -> str:
     if "port is already allocated" in text or "address already in use" in text:
-        port = re.search(r"[:.](\d+)(?:/| |:|$)", text)
-        return f"the port{' ' + port[1] if port else ''} is in use; write another one into the stack config ({text})"
+        ports = re.findall(r":(\d{1,5})(?!\d)", text)
+        return f"the port{' ' + ports[-1] if ports else ''} is in use; write another one into the stack config ({text})"
     if "Pool overlaps" in text or "overlaps with other one" in text:
         return (
             f"the subnet overlaps a network of this machine; write a free network.base into the stack config ({text})"

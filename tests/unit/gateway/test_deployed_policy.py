@@ -547,7 +547,12 @@ def test_the_audit_line_of_a_stream_says_how_it_ended(quiet: Bench):
         "time", "request_id", "principal", "proof", "device", "relay", "address", "route", "method", "status",
         "verdict", "reason", "model", "ttft", "duration", "bytes", "completion", "tls",
     }  # fmt: skip
-    assert (line["verdict"], line["model"], line["completion"], line["tls"]) == ("allowed", "tiny", "finished", "TLSv1.3")
+    assert (line["verdict"], line["model"], line["completion"], line["tls"]) == (
+        "allowed",
+        "tiny",
+        "finished",
+        "TLSv1.3",
+    )
     with opened(quiet, "bob", "50 50") as stream:
         read_until(stream, b'"n":1')
     time.sleep(0.5)
@@ -605,7 +610,9 @@ def test_a_flood_without_a_key_is_stopped_and_hurts_no_key(quiet: Bench):
     stranger = "10.66.88.88"
 
     def flood(_: int) -> list[bytes]:
-        data = request("GET /api/tags HTTP/1.1", key=None, close=False) * 99 + request("GET /api/tags HTTP/1.1", key=None)
+        data = request("GET /api/tags HTTP/1.1", key=None, close=False) * 99 + request(
+            "GET /api/tags HTTP/1.1", key=None
+        )
         return re.findall(rb"HTTP/1\.1 (\d+)", quiet.raw(data, stranger))
 
     with ThreadPoolExecutor(3) as pool:
@@ -642,13 +649,16 @@ def test_a_removed_user_is_dead_within_five_seconds_and_others_stream_on(bench: 
         opened(bench, "bob", "300 50") as bobs,
         opened(bench, "alice", "150 50") as alices,
         bench.connect("10.66.7.8") as carols,
+        bench.connect() as slow_head,
+        bench.connect() as slow_body,
     ):
+        head = request("POST /api/generate HTTP/1.1", f"Content-Length: {len(HELLO)}", body=HELLO)
+        slow_head.sendall(head[:30])
+        slow_body.sendall(head[:-10])
         read_until(bobs, b'"n":1')
         read_until(alices, b'"n":1')
         body = json.dumps(generate("300 50")).encode()
-        carols.sendall(
-            request("POST /api/generate HTTP/1.1", f"Content-Length: {len(body)}", key=None, body=body)
-        )
+        carols.sendall(request("POST /api/generate HTTP/1.1", f"Content-Length: {len(body)}", key=None, body=body))
         read_until(carols, b'"n":1')
         left: dict[str, Any] = {name: dict(user) for name, user in USERS.items() if name != "bob"}
         left["carol"]["keyless"] = False
@@ -661,6 +671,12 @@ def test_a_removed_user_is_dead_within_five_seconds_and_others_stream_on(bench: 
                 data = read_until(stream, b'"done":true')
             assert b'"done":true' not in data
             assert time.monotonic() - started < 5, f"{name} was still heard"
+        bench.forget()
+        slow_head.sendall(head[30:])
+        slow_body.sendall(head[-10:])
+        for slow in (slow_head, slow_body):
+            assert status(read_until(slow, b"\r\n\r\n")) == 401, "a request begun before the switch was let in after it"
+        assert bench.heard() == []
         assert bench.ask("GET", "/api/tags", key=BOB).status == 401
         assert bench.ask("GET", "/api/tags", address="10.66.7.8").status == 401
         assert bench.ask("GET", "/api/tags", key=CAROL).status == 200

@@ -1,0 +1,221 @@
+"""The docker plugin under a real `pulumi` and on a real engine: up, unchanged, drift mended, replaced, destroyed."""
+
+import io
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fortress import stack_file
+from offline import kit
+from tests.deployment import docker, free_udp_port
+
+PROGRAM = """
+import pulumi, pulumi_docker as docker
+config = pulumi.Config()
+stack, image, v4, v6 = (config.require(key) for key in ("stack", "image", "subnet", "subnet6"))
+step = config.require_int("step")
+mark = lambda cls, part: [cls(label="fortress.stack", value=stack), cls(label="fortress.component", value=part)]
+first = v4.rpartition(".")[0]
+provider = docker.Provider("p", host="unix:///var/run/docker.sock")
+opts = pulumi.ResourceOptions(provider=provider)
+here = docker.RemoteImage("image", name=image, keep_locally=True, opts=opts)
+inner = docker.Network("inner", internal=True, ipv6=True, labels=mark(docker.NetworkLabelArgs, "inner"), opts=opts,
+    ipam_configs=[docker.NetworkIpamConfigArgs(subnet=v4), docker.NetworkIpamConfigArgs(subnet=v6)])
+outer = docker.Network("outer", labels=mark(docker.NetworkLabelArgs, "outer"), opts=opts)
+volume = docker.Volume("volume", labels=mark(docker.VolumeLabelArgs, "volume"), opts=opts)
+a = docker.Container("a", name=f"{stack}-a", image=image, command=["/bin/busybox", "sleep", "1000"],
+    envs=[f"STEP={step}"],
+    network_mode="bridge", networks_advanced=[
+        docker.ContainerNetworksAdvancedArgs(name=inner.name, ipv4_address=f"{first}.10", aliases=["gw"]),
+        docker.ContainerNetworksAdvancedArgs(name=outer.name)],
+    labels=mark(docker.ContainerLabelArgs, "a"), memory=16 * step, memory_swap=16 * step, cpus="0.5", read_only=True,
+    restart="unless-stopped", destroy_grace_seconds=1, stop_timeout=1, init=True, shm_size=16,
+    tmpfs={"/tmp": "noexec,nosuid,size=1m"}, user="65534:65534", sysctls={"net.ipv4.ip_forward": "0"},
+    capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"], adds=["CAP_NET_BIND_SERVICE"]),
+    security_opts=["no-new-privileges"], log_driver="json-file", log_opts={"max-size": "1m"},
+    ports=[docker.ContainerPortArgs(internal=9, external=config.require_int("port"), protocol="udp", ip="127.0.0.1")],
+    hosts=[docker.ContainerHostArgs(host="x.internal", ip="10.0.0.1")],
+    volumes=[docker.ContainerVolumeArgs(volume_name=volume.name, container_path="/data")],
+    mounts=[docker.ContainerMountArgs(type="bind", source="/etc/hostname", target="/cfg", read_only=True)],
+    ulimits=[docker.ContainerUlimitArgs(name="nofile", soft=512, hard=1024)],
+    healthcheck=docker.ContainerHealthcheckArgs(tests=["CMD", "/bin/busybox", "true"], interval="1s", timeout="2s",
+        retries=3, start_period="0s"), wait=True, wait_timeout=30,
+    opts=pulumi.ResourceOptions(provider=provider, depends_on=[here]))
+b = docker.Container("b", image=image, command=["/bin/busybox", "sleep", "1000"], memory=16, memory_swap=16,
+    network_mode=a.id.apply(lambda id_: f"container:{id_}"), labels=mark(docker.ContainerLabelArgs, "b"), opts=opts)
+one = docker.Container("one", image=image, command=["/bin/busybox", "echo", "said"], must_run=False, attach=True,
+    logs=True, network_mode="none", labels=mark(docker.ContainerLabelArgs, "one"), opts=opts)
+pulumi.export("said", one.container_logs)
+pulumi.export("a", a.id)
+pulumi.export("b", b.id)
+"""
+
+
+def scratch_image(name: str) -> None:
+    """An image of one program: busybox, and the libraries it wants."""
+    busybox = shutil.which("busybox")
+    assert busybox, "apt-get install busybox-static"
+    wanted = subprocess.run(["ldd", busybox], capture_output=True, text=True, check=False).stdout.split()
+    files = {Path(busybox): "bin/busybox"} | {Path(word): word[1:] for word in wanted if word.startswith("/")}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path, inside in files.items():
+            tar.add(path.resolve(), inside)
+    subprocess.run(["docker", "import", "-", name], input=buffer.getvalue(), check=True, capture_output=True)
+
+
+class Program:
+    def __init__(self, folder: Path) -> None:
+        self.name = f"plugin-{secrets.token_hex(3)}"
+        self.folder = folder
+        bin_dir, home = kit.prepare(Console(quiet=True), python=Path(sys.executable))
+        self.environment = os.environ | {
+            "PATH": f"{bin_dir}:{os.environ['PATH']}",
+            "PULUMI_HOME": str(home),
+            "PULUMI_BACKEND_URL": f"file://{folder}",
+            "PULUMI_CONFIG_PASSPHRASE": "not secret",
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+        }
+        (folder / "Pulumi.yaml").write_text("name: probe\nruntime: python\n")
+        (folder / "__main__.py").write_text(PROGRAM)
+        scratch_image(f"{self.name}:1")
+        base = stack_file.free_base(stack_file.networks_in_use())
+        self.values = {
+            "stack": self.name,
+            "image": f"{self.name}:1",
+            "subnet": str(next(base.subnets(new_prefix=24))),
+            "subnet6": f"fd{secrets.token_hex(1)}:{secrets.token_hex(2)}::/64",
+            "port": str(free_udp_port()),
+            "step": "1",
+        }
+        self("stack", "init", self.name)
+
+    def __call__(self, *arguments: str, check: bool = True) -> str:
+        done = subprocess.run(
+            ["pulumi", *arguments, "--non-interactive"],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert not check or done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done.stdout + done.stderr
+
+    def up(self, *, check: bool = True, **values: str) -> str:
+        self.values |= values
+        pairs = [f"--config=probe:{key}={value}" for key, value in self.values.items()]
+        return self("up", "--yes", "--skip-preview", *pairs, check=check)
+
+    def planned(self, *arguments: str) -> dict[str, str]:
+        """Resource -> what a preview would do with it."""
+        shown = json.loads(self("preview", "--json", *arguments))
+        steps = ((step["urn"].split("::")[-1], step["op"]) for step in shown["steps"])
+        return {name: operation for name, operation in steps if operation not in ("same", "refresh")}
+
+    def outputs(self) -> Any:
+        return json.loads(self("stack", "output", "--json"))
+
+    def clean_up(self) -> None:
+        self("destroy", "--yes", "--skip-preview", check=False)
+        for kind, remove in (("ps", ["rm", "-f"]), ("network ls", ["network", "rm"]), ("volume ls", ["volume", "rm"])):
+            listed = [*kind.split(), "-q", *(["-a"] if kind == "ps" else []), "--filter"]
+            for found in docker(*listed, f"label=fortress.stack={self.name}", check=False).split():
+                docker(*remove, found, check=False)
+        docker("rmi", f"{self.name}:1", check=False)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    made = Program(tmp_path)
+    try:
+        yield made
+    finally:
+        made.clean_up()
+
+
+def inspect(id_: str) -> Any:
+    return json.loads(docker("inspect", id_))[0]
+
+
+def test_a_stack_lives_its_whole_life(program: Program) -> None:
+    program.up()
+    outputs = program.outputs()
+    assert outputs["said"] == "said\n"
+    seen = inspect(outputs["a"])
+    networks = seen["NetworkSettings"]["Networks"]
+    assert len(networks) == 2
+    assert "bridge" not in networks
+    assert program.values["subnet"].rpartition(".")[0] + ".10" in {each["IPAddress"] for each in networks.values()}
+    assert seen["State"]["Health"]["Status"] == "healthy"
+    assert seen["HostConfig"]["PortBindings"] == {
+        "9/udp": [{"HostIp": "127.0.0.1", "HostPort": program.values["port"]}]
+    }
+    assert program.planned() == {}
+    assert program.planned("--refresh") == {}
+
+    docker("stop", "-t", "0", outputs["b"])
+    docker("update", "--restart", "no", outputs["a"])
+    assert program.planned("--refresh") == {"a": "update", "b": "update"}
+    program("up", "--yes", "--skip-preview", "--refresh")
+    assert inspect(outputs["b"])["State"]["Running"]
+    assert inspect(outputs["a"])["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+    assert program.outputs() == outputs
+
+    docker("rm", "-f", outputs["b"])
+    assert program.planned("--refresh") == {"b": "create"}
+    program("up", "--yes", "--skip-preview", "--refresh")
+    assert program.planned("--refresh") == {}
+
+    program.up(step="2")  # an environment variable and the memory: the same name again, the old one first
+    assert program.outputs()["a"] != outputs["a"]
+    assert inspect(program.outputs()["a"])["HostConfig"]["Memory"] == 32 * 1024 * 1024
+    assert program.planned("--refresh") == {}
+
+    program("destroy", "--yes", "--skip-preview")
+    assert docker("ps", "-aq", "--filter", f"label=fortress.stack={program.name}") == ""
+    assert docker("network", "ls", "-q", "--filter", f"label=fortress.stack={program.name}") == ""
+    assert docker("volume", "ls", "-q", "--filter", f"label=fortress.stack={program.name}") == ""
+    assert docker("images", "-q", f"{program.name}:1") != ""
+
+
+def test_a_failed_start_is_told_in_one_sentence_and_the_next_run_goes_on(program: Program) -> None:
+    taken = docker(
+        "run",
+        "-d",
+        "-p",
+        f"127.0.0.1:{program.values['port']}:9/udp",
+        program.values["image"],
+        "/bin/busybox",
+        "sleep",
+        "1000",
+    ).strip()
+    said = program.up(check=False)
+    assert f"the port {program.values['port']} is in use" in said
+    docker("rm", "-f", taken)
+    program.up()
+    assert program.planned("--refresh") == {}
+
+
+def test_what_a_killed_run_left_is_replaced_and_a_foreign_container_is_not(program: Program) -> None:
+    name = f"{program.name}-a"
+    docker("create", "--name", name, program.values["image"], "/bin/busybox", "true")
+    assert f"a container {name} is there already and not this stack's" in program.up(check=False)
+    assert inspect(name)["State"]["Status"] == "created"
+    docker("rm", name)
+    labels = ["--label", f"fortress.stack={program.name}", "--label", "fortress.component=a"]
+    docker("create", "--name", name, *labels, program.values["image"], "/bin/busybox", "true")
+    program.up()
+    assert inspect(name)["Id"] == program.outputs()["a"]
