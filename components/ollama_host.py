@@ -4,7 +4,6 @@ Owns both containers, the model volume and the declared models.
 """
 
 import base64
-import gzip
 import hashlib
 import shlex
 from dataclasses import dataclass
@@ -19,12 +18,14 @@ from components.host import Consumer, Host, HostFiles
 from components.names import Names
 from components.networks import Networks
 from components.pki import Certificate
-from models.tiny_gguf import tiny_gguf
+from models.tiny_gguf import packed, tiny_gguf
 from render import nginx
 from settings import Model, StackSettings
 
 OLLAMA, SIDECAR = "ollama", "ollama-sidecar"
 PORT = 11434
+TINY_PARAMETERS = "PARAMETER num_predict 256"
+"""It knows no end of its own: without this, one question keeps it talking for ten seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +163,10 @@ class OllamaHost(pulumi.ComponentResource):
         if model.source is None:
             self.args.host.command(resource_name, create=self._pull(model.tagged), delete=remove, opts=opts)
         elif model.source == "builtin":
-            packed = base64.encodebytes(gzip.compress(tiny_gguf(), mtime=0)).decode()
-            create = _create(container, model.tagged, "base64 -d | gunzip", hashlib.sha256(packed.encode()).hexdigest())
-            self.args.host.command(resource_name, create=create, delete=remove, stdin=packed, opts=opts)
+            text = base64.encodebytes(packed()).decode()
+            digest = hashlib.sha256(tiny_gguf()).hexdigest()
+            create = _create(container, model.tagged, "base64 -d | gunzip", digest, parameters=TINY_PARAMETERS)
+            self.args.host.command(resource_name, create=create, delete=remove, stdin=text, opts=opts)
         else:
             path = Path(model.source).expanduser()
             if not path.is_file():
@@ -211,12 +213,14 @@ def _gpus(gpus: str | tuple[str, ...]) -> str | None:
     return f"device={','.join(gpus)}"
 
 
-def _create(container: str, model: str, unpack: str, digest: str, source: str | None = None) -> str:
+def _create(
+    container: str, model: str, unpack: str, digest: str, source: str | None = None, parameters: str = ""
+) -> str:
     script = (
         "set -eu; umask 077; rm -rf /models/.incoming; mkdir /models/.incoming; cd /models/.incoming\n"
         "trap 'rm -rf /models/.incoming' EXIT\n"
         f"{unpack} > model.gguf\n"
-        "printf 'FROM ./model.gguf\\n' > Modelfile\n"
+        f"printf 'FROM ./model.gguf\\n{parameters}\\n' > Modelfile\n"
         f"ollama create {shlex.quote(model)} -f Modelfile\n"
     )
     return (

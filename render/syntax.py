@@ -25,17 +25,25 @@ def _only(pattern: str, what: str):
     return check
 
 
+def _zoneless(value: Any) -> str:
+    """Python keeps any text after an IPv6 address's `%`, line ends included."""
+    text = str(value)
+    if "%" in text:
+        raise NotInItsPlace("an address has a zone, and would break out of its place in a generated file")
+    return text
+
+
 def _address(value: Any) -> str:
-    return str(ipaddress.ip_address(str(value)))
+    return str(ipaddress.ip_address(_zoneless(value)))
 
 
 def _network(value: Any) -> str:
-    return str(ipaddress.ip_network(str(value)))
+    return str(ipaddress.ip_network(_zoneless(value)))
 
 
 def _bracketed(value: Any) -> str:
     """An address as URLs and nginx write it: IPv6 in brackets."""
-    address = ipaddress.ip_address(str(value))
+    address = ipaddress.ip_address(_zoneless(value))
     return f"[{address}]" if address.version == 6 else str(address)
 
 

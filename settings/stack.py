@@ -122,7 +122,7 @@ class WireguardSettings(Settings):
     @field_validator("subnet6")
     @classmethod
     def _ula_64(cls, value: IPv6Network) -> IPv6Network:
-        if not value.is_private or value.prefixlen != 64:
+        if not value.is_private or value.prefixlen != 64 or "%" in str(value):
             raise ValueError(f"{value} is not a private /64; write one like fd66:66:66:66::/64")
         return value
 

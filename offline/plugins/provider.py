@@ -5,7 +5,10 @@ A resource type is one object with check, diff, create, read, update and delete 
 """
 
 import json
+import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
@@ -21,6 +24,9 @@ _SIGNATURE = "4dabf18193072939515e22adb298388d"
 _SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - the mark of a secret, not one
 OWN_KEYS = ("__defaults", "__meta", "__pulumi_raw_state_delta")
 """Kept by the official plugins beside the properties; they are no properties."""
+
+ORPHAN_CHECK_S = 1.0
+ORPHAN_GRACE_S = 120.0
 
 Values = dict[str, Any]
 
@@ -310,6 +316,13 @@ def _diff_response(diff: Diff) -> provider_pb2.DiffResponse:
     )
 
 
+def _leave_with_parent(server: grpc.Server, parent: int) -> None:
+    """A killed engine says no good-bye: finish what is under way, then go, so that no process is left behind."""
+    while os.getppid() == parent:
+        time.sleep(ORPHAN_CHECK_S)
+    server.stop(grace=ORPHAN_GRACE_S)
+
+
 def serve(version: str, resources: Iterable[Resource], configure: Callable[[Values], None] | None = None) -> None:
     """Run one plugin until the engine ends it. The port on the first line of stdout is the engine's way in."""
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -319,6 +332,7 @@ def serve(version: str, resources: Iterable[Resource], configure: Callable[[Valu
     server.start()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
+    threading.Thread(target=_leave_with_parent, args=(server, os.getppid()), daemon=True).start()
     try:
         server.wait_for_termination()
     except KeyboardInterrupt:

@@ -77,6 +77,7 @@ def test_a_user_overrides_only_the_limits_it_names():
         ({"wireguard": {"endpoint": "nowhere"}}, "is not host:port"),
         ({"wireguard": {"endpoint": "a:0"}}, "no valid port"),
         ({"wireguard": {"endpoint": "a:1", "subnet4": "10.0.0.0/24"}}, "write a private range of /20 or wider"),
+        ({"wireguard": {"endpoint": "a:1", "subnet6": "fe80::1%x\n}/64"}}, "wireguard.subnet6"),
         ({"wireguard": None}, "Write ollama-fortress:wireguard: {endpoint:"),
         ({"gateway": {"certificate_file": "x.pem"}}, "belong together"),
         ({"gateway": {"read_timeout_s": 60}}, "below ollama.load_timeout_s"),
