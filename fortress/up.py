@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 import settings
-from fortress import ask, bundle, debian, docker_engine, engine, paths, stack_file
+from fortress import ask, bundle, debian, docker_engine, engine, paths, renewal, stack_file
 from fortress.errors import Stop
 from fortress.pulumi_cli import Pulumi, environment
 from images.build import build_all
@@ -54,6 +54,8 @@ def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
         build_images(console, chosen)
     if not pulumi.exists():
         pulumi.read("stack", "init", "--non-interactive")
+    else:
+        renewal.renew_when_due(console, pulumi)
     return pulumi
 
 

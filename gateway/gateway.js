@@ -19,10 +19,15 @@ function who(r) {
     return policy.identify(principals, header, sha256, r.variables.fortress_relay, r.remoteAddress);
 }
 
-/** js_set, before any body is read: floods count against the key's owner, or against the address. */
-function floodKey(r) {
+/** js_set, before any body is read: floods count against the key's owner or the proven address; '' counts nowhere. */
+function floodKnown(r) {
     const caller = who(r);
-    return caller && caller.proof === 'key' ? 'u:' + caller.user : r.variables.fortress_relay + '|' + r.remoteAddress;
+    return caller ? (caller.proof === 'key' ? 'u:' + caller.user : caller.ticket) : '';
+}
+
+/** js_set: floods of whoever proves nothing count against the address, so they cost nobody else anything. */
+function floodStranger(r) {
+    return who(r) ? '' : r.variables.fortress_relay + '|' + r.remoteAddress;
 }
 
 function end(r, refusal, verdict) {
@@ -76,6 +81,9 @@ function overStreams(r, caller, limits) {
     return policy.limited('concurrent', limits.concurrent, 1);
 }
 
+// Was this worker made with the file that lies there now? An old worker, whose streams go on, was not.
+function newest() { return fs.readFileSync(NEWEST, 'utf8').indexOf(principals.id) >= 0; }
+
 /**
  * Is this caller still one? Announced tickets are. One that is not is new, or has been removed while an old worker
  * was still reading its request: then the file on disk is no longer the one that this worker was made with.
@@ -83,7 +91,7 @@ function overStreams(r, caller, limits) {
 function alive(caller) {
     const live = ngx.shared.live;
     if (live.has(caller.ticket)) return true;
-    if (fs.readFileSync(NEWEST, 'utf8').indexOf(principals.id) < 0) return false;
+    if (!newest()) return false;
     live.add(caller.ticket, '1');
     return true;
 }
@@ -180,8 +188,9 @@ function watch(r, data, flags) {
     r.sendBuffer(data, { last: flags.last, flush: true });
 }
 
-/** js_periodic: says which keys and address rows are alive. A worker that is shutting down runs it no more. */
+/** js_periodic: the newest worker says which keys and address rows are alive. */
 function announce() {
+    if (!newest()) return;
     const live = ngx.shared.live, wanted = new Set(policy.tickets(principals));
     wanted.forEach(ticket => { live.add(ticket, '1'); });
     live.keys(1000000).forEach(ticket => { if (!wanted.has(ticket)) live.delete(ticket); });
@@ -194,4 +203,4 @@ function completion(r) {
     return v.request_completion === 'OK' ? 'finished' : 'cut';
 }
 
-export default { admit, announce, completion, describe, failed, floodKey, nothing, watch };
+export default { admit, announce, completion, describe, failed, floodKnown, floodStranger, nothing, watch };

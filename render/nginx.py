@@ -96,7 +96,8 @@ http {
     js_var $fortress_slot;
     js_var $fortress_renewed;
     js_var $fortress_ticket;
-    js_set $fortress_flood gateway.floodKey;
+    js_set $fortress_known gateway.floodKnown;
+    js_set $fortress_stranger gateway.floodStranger;
     js_set $fortress_completion gateway.completion;
 
     # A relay is known by its fixed address; only its word about the client's address is believed.
@@ -117,7 +118,9 @@ http {
 {% endfor %}
     }
 
-    limit_req_zone $fortress_flood zone=flood:1m rate=50r/s;
+    # Floods end before any policy; for whoever is known, far above the policy's own limits.
+    limit_req_zone $fortress_known zone=known:1m rate={{ flood_rate | number }}r/s;
+    limit_req_zone $fortress_stranger zone=stranger:1m rate=50r/s;
     limit_req_status 429;
 
     # Only what the policy knows is written; the client's own words never are.
@@ -220,7 +223,8 @@ http {
         }
 
         location / {
-            limit_req zone=flood burst=100 nodelay;
+            limit_req zone=known burst={{ flood_burst | number }} nodelay;
+            limit_req zone=stranger burst=100 nodelay;
             js_content gateway.nothing;
         }
 """
@@ -246,7 +250,8 @@ http {
 {% endif %}
         location {% if not route.tail %}= {% endif %}{{ route.path | path }} {
             set $args "";
-            limit_req zone=flood burst=100 nodelay;
+            limit_req zone=known burst={{ flood_burst | number }} nodelay;
+            limit_req zone=stranger burst=100 nodelay;
             client_max_body_size {{ route.body_limit | number }};
             js_access gateway.admit;
 {% if route.tail == "model" %}
@@ -400,8 +405,12 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
         }
         for row in routes(OLLAMA[settings.engine], model_upload=settings.gateway.model_upload)
     ]
+    all_limits = [settings.limits_of(user) for user in settings.users]
+    per_minute = max(each.requests_per_minute + each.reads_per_minute for each in all_limits)
     return _GATEWAY.render(
         routes=rows,
+        flood_rate=max(50, per_minute * 2 // 60),
+        flood_burst=max(100, *(each.burst + each.reads_per_minute for each in all_limits)),
         methods=METHODS,
         made=MADE,
         domain=settings.domain,

@@ -217,3 +217,17 @@ def test_down_leaves_nothing(fortress: Deployment):
     fortress.fortress("down")
     assert fortress.left_over() == []
     fortress.up()
+
+
+def test_certificates_past_two_thirds_are_renewed_and_the_preview_says_so(fortress: Deployment, bob: Client):
+    before = fortress.containers()
+    fortress.config["pki"] = {"leaf_epoch": "renewed-2099-01-01"}
+    fortress.write()
+    changes = fortress.planned()
+    assert changes["replace"] == 3, "the three leaf certificates"
+    with bob.stream() as stream:
+        assert stream.bytes_for(1) > 0
+        fortress.up()
+        assert stream.bytes_for(2) > 0, "a new certificate cut a stream"
+    assert fortress.containers() == before
+    assert bob.ask().status == 200

@@ -365,6 +365,23 @@ def test_read_outputs_have_the_recorded_names_and_types(fake: FakeEngine, call: 
         assert outputs.get(key) == wanted["properties"].get(key), key
 
 
+def test_drift_is_what_somebody_changed_and_nothing_else(fake: FakeEngine) -> None:
+    inputs = Container().check("x", {}, {"image": "i", "name": "x", "memory": 64, "memorySwap": 64}, b"")
+    id_, outputs = Container().create("x", inputs, False)
+    fake.find(id_)["State"] |= {"Running": False, "Restarting": True}  # between two starts: the engine sees to it
+    fake.find(id_)["HostConfig"]["MemorySwap"] = -1  # a kernel without swap accounting
+    read = Container().read(id_, inputs, outputs)
+    assert read and read[1] == inputs
+    fake.find(id_)["HostConfig"] |= {"Memory": 32 * container.MIB, "MemorySwap": 32 * container.MIB}
+    read = Container().read(id_, inputs, outputs)
+    assert read and verdict(Container(), {"id": id_, "oldInputs": read[1], "olds": read[2], "news": inputs})[
+        "diffs"
+    ] == [
+        "memory",
+        "memorySwap",
+    ]
+
+
 def test_what_is_gone_reads_as_gone(fake: FakeEngine) -> None:
     for resource in (Container(), Network(), Volume(), RemoteImage()):
         assert resource.read("gone", {"name": "gone"}, {"name": "gone"}) is None
@@ -578,6 +595,7 @@ def test_a_container_that_cannot_be_connected_leaves_nothing(fake: FakeEngine, m
     ("engine_says", "sentence"),
     [
         ("Bind for 0.0.0.0:51820 failed: port is already allocated", "the port 51820 is in use"),
+        ("listen tcp [fd00::1]:443: bind: address already in use", "the port 443 is in use"),
         ("Pool overlaps with other one on this address space", "the subnet overlaps a network of this machine"),
         ("No such image: a:1", "run `bin/fortress images build`"),
     ],

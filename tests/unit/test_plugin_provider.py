@@ -1,4 +1,4 @@
-"""The frame of the registry-only plugins, seen as Pulumi sees it: a process that speaks gRPC; and how it is installed."""
+"""The frame of the registry-only plugins, as Pulumi sees it: a process that speaks gRPC; and how it is installed."""
 
 import os
 import signal

@@ -312,6 +312,9 @@ def _read_back(found: dict[str, Any], inputs: Values) -> Values:
     """What can drift in a container that is still the same one."""
     host, state = found["HostConfig"], found["State"]
     swap = host.get("MemorySwap") or 0
+    asked = inputs.get("memorySwap") or 0
+    if swap < 0 < asked:
+        swap = asked * MIB  # a kernel that cannot limit swap says -1 whatever was asked: no drift
     running = bool(state["Running"]) or bool(state.get("Restarting"))
     values: Values = {
         "memory": (host.get("Memory") or 0) // MIB,

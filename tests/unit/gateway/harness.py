@@ -219,7 +219,8 @@ worker_processes 1; pid /tmp/nginx.pid; error_log stderr error;
 events {{}}
 http {{
     client_body_temp_path /tmp/b; proxy_temp_path /tmp/p; fastcgi_temp_path /tmp/f; uwsgi_temp_path /tmp/u;
-    scgi_temp_path /tmp/s; access_log off; client_max_body_size 0; client_body_buffer_size 32m; server_tokens off; postpone_output 0;
+    scgi_temp_path /tmp/s; access_log off; client_max_body_size 0; client_body_buffer_size 32m; server_tokens off;
+    postpone_output 0;
     js_engine qjs; js_path /config/current/; js_import fake from fake_ollama.js;
     js_shared_dict_zone zone=heard:32m; js_shared_dict_zone zone=count:32k type=number;
     server {{ listen {self.host(5)}:11434; location / {{ js_content fake.answer; }} }}

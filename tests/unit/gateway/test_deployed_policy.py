@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -426,7 +427,7 @@ def test_errors_have_the_shape_of_the_callers_api(quiet: Bench):
 def test_tls_1_2_is_refused(quiet: Bench):
     context = quiet.context()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    with pytest.raises(ssl.SSLError, match="(?i)protocol.version"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
         quiet.connect(context=context)
     with quiet.connect() as connection:
         assert connection.version() == "TLSv1.3"
@@ -434,7 +435,7 @@ def test_tls_1_2_is_refused(quiet: Bench):
 
 def test_a_foreign_sni_ends_the_handshake(quiet: Bench):
     context = quiet.context()
-    with pytest.raises(ssl.SSLError, match="(?i)unrecognized.name"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
         quiet.connect(sni="evil.example", context=context)
 
 
@@ -473,11 +474,11 @@ def test_the_hop_wants_the_gateways_certificate(quiet: Bench):
             for name, text in zip(("c.pem", "c.key"), pair, strict=True):
                 (quiet.folder / name).write_text(text)
             context.load_cert_chain(quiet.folder / "c.pem", quiet.folder / "c.key")
-        with socket.create_connection((quiet.host(4), 8443), timeout=5) as plain:
-            with context.wrap_socket(plain, server_hostname="ollama-sidecar") as connection:
-                connection.sendall(b"GET /api/tags HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                with contextlib.suppress(ssl.SSLError):
-                    return connection.recv(65536)
+        plain = socket.create_connection((quiet.host(4), 8443), timeout=5)
+        with context.wrap_socket(plain, server_hostname="ollama-sidecar") as connection:
+            connection.sendall(b"GET /api/tags HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            with contextlib.suppress(ssl.SSLError):
+                return connection.recv(65536)
         return b""
 
     assert status(through(quiet.client_pair)) == 200
@@ -536,7 +537,7 @@ def test_every_chunk_leaves_as_soon_as_it_was_written(path: str, quiet: Bench):
             assert data.count(b'"n":') == 1, "chunks came together"
             times.append(time.monotonic())
         assert b'"done":true' in read_until(stream, b"0\r\n\r\n")
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert all(0.06 < gap < 0.25 for gap in gaps), gaps
 
 
