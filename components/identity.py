@@ -12,7 +12,6 @@ import pulumi_random as random
 from pulumi import Output, ResourceOptions
 
 from settings import StackSettings
-from settings.addresses import device_address, refuse_collisions
 from settings.keys import Seed, api_key, key_hash, wireguard_private, wireguard_psk, wireguard_public
 
 
@@ -44,7 +43,7 @@ class Identity(pulumi.ComponentResource):
     def __init__(self, name: str, args: IdentityArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("fortress:index:Identity", name, {}, opts)
         settings = args.settings
-        addresses = _addresses(settings)
+        addresses = settings.device_addresses()
         self.api_keys, self.key_hashes, self.devices = {}, {}, []
         for user_name, user in sorted(settings.users.items()):
             seed = self._seed(f"{name}-{user_name}")
@@ -80,15 +79,3 @@ class Identity(pulumi.ComponentResource):
 
 def _deriving(derivation, *who: str):
     return lambda seed: derivation(Seed.from_base64(seed), *who)
-
-
-def _addresses(settings: StackSettings) -> dict[tuple[str, str], tuple[IPv4Address, IPv6Address]]:
-    assert settings.wireguard is not None
-    subnet4, subnet6 = settings.wireguard.subnet4, settings.wireguard.subnet6
-    addresses = {}
-    for user_name, user in settings.users.items():
-        for device in user.device_list():
-            ip4, ip6 = device_address(user_name, device.name, device.epoch, subnet4, subnet6)
-            addresses[user_name, device.name] = (device.address or ip4, ip6)
-    refuse_collisions(addresses, subnet4)
-    return addresses

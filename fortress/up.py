@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 import settings
-from fortress import ask, bundle, debian, docker_engine, engine, paths, renewal, stack_file
+from fortress import ask, bundle, debian, docker_engine, engine, paths, preflight, renewal, stack_file
 from fortress.errors import Stop
 from fortress.pulumi_cli import Pulumi, environment
 from images.build import build_all
@@ -46,7 +46,7 @@ def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
         stack_file.ensure(file, engine=chosen)
     elif not file.exists():
         raise Stop(f"there is no stacks/{file.name}; copy examples/Pulumi.example.yaml there and edit it")
-    _settings(stack)
+    preflight.check(_settings(stack))
     if chosen == "registry-only":
         console.print(f"[yellow]{engine.BELOW_FLOORS}[/]")
     pulumi = Pulumi(stack, exports(console, stack))

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from settings.addresses import device_address, refuse_collisions
 from settings.base import MODEL_NAME, Domain, Epoch, Name, Settings, StackName
 from settings.network import BASE_PREFIX, Plan
 from settings.users import Limits, User
@@ -251,7 +252,21 @@ class StackSettings(Settings):
                 f"wireguard.subnet4 {self.wireguard.subnet4} overlaps network.base {self.network.base}; "
                 "move one of them"
             )
+        if self.wireguard is not None:
+            refuse_collisions(self.device_addresses(), self.wireguard.subnet4)
         return self
+
+    def device_addresses(self) -> dict[tuple[str, str], tuple[IPv4Address, IPv6Address]]:
+        """(user, device) -> its tunnel addresses: hashed, or the IPv4 address that the config gives."""
+        own = self.wireguard
+        if own is None:
+            return {}
+        found = {}
+        for user_name, user in self.users.items():
+            for device in user.device_list():
+                ip4, ip6 = device_address(user_name, device.name, device.epoch, own.subnet4, own.subnet6)
+                found[user_name, device.name] = (device.address or ip4, ip6)
+        return found
 
     @property
     def plan(self) -> Plan:

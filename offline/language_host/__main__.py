@@ -130,8 +130,12 @@ def main() -> None:
     server.start()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
+    parent = os.getppid()
     try:
-        server.wait_for_termination()
+        # An engine that was killed says no good-bye.
+        while server.wait_for_termination(timeout=2) and os.getppid() == parent:
+            pass
+        server.stop(grace=0)
     except KeyboardInterrupt:  # how the engine says good-bye
         server.stop(grace=0)
 

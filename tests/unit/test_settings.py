@@ -70,6 +70,14 @@ def test_a_user_overrides_only_the_limits_it_names():
         ({"users": {"a": {"email": "x@y.z"}, "b": {"email": "x@y.z"}}}, "'a' and 'b' have the same e-mail"),
         ({"users": {"a": {"devices": ["x", "x"]}}}, "device 'x' is named twice"),
         ({"users": {"a": {"devices": [{"name": "x", "public_key": "AAAA"}]}}}, "no WireGuard public key"),
+        (
+            {
+                "users": {
+                    "a": {"devices": [{"name": "x", "address": "10.66.9.9"}, {"name": "y", "address": "10.66.9.9"}]}
+                }
+            },
+            "have the same tunnel address 10.66.9.9",
+        ),
         ({"users": {"a b": {}}}, "is not a name"),
         ({"users": {}}, "users"),
         ({"network": {"base": "172.31.0.0/24"}}, "is not a private /20"),

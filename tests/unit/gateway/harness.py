@@ -326,6 +326,7 @@ http {{
     def plain(self, address: str | None = "10.66.99.98", port: int = 8443) -> socket.socket:
         """A TCP connection as the relay would open it for a peer; `address` None: without PROXY protocol."""
         connection = socket.create_connection((self.host(3), port), timeout=5)
+        connection.settimeout(20)  # longer than the gateway's own patience with what is behind it
         if address is not None:
             family, server = ("TCP6", TUNNEL6) if ":" in address else ("TCP4", TUNNEL4)
             connection.sendall(f"PROXY {family} {address} {server} 50000 443\r\n".encode())

@@ -1,0 +1,80 @@
+"""What cannot work is refused before anything is half-made, with the line to change."""
+
+import secrets
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.deployment import Deployment, docker
+
+
+@pytest.fixture
+def planned() -> Iterator[Deployment]:
+    """A stack that is written down but never deployed."""
+    deployment = Deployment(f"test-{secrets.token_hex(3)}")
+    yield deployment
+    deployment.clean_up()
+
+
+def refused(deployment: Deployment) -> str:
+    said = " ".join(deployment.up(check=False).split())
+    assert deployment.last_code == 1
+    assert deployment.left_over() == [], "something half-made is left"
+    return said
+
+
+def test_a_port_in_use(planned: Deployment):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", 0))
+        port = taken.getsockname()[1]
+        planned.config["wireguard"] = {"endpoint": f"127.0.0.1:{port}", "port": port}
+        assert f"UDP port {port} is in use" in refused(planned)
+
+
+def test_an_address_that_is_not_here(planned: Deployment):
+    planned.config["wireguard"]["published_address"] = "192.0.2.77"
+    assert "is no address of this machine" in refused(planned)
+
+
+def test_a_subnet_that_a_network_of_this_machine_uses(planned: Deployment):
+    subnet = planned.config["network"]["base"].replace("/20", "/24")
+    taken = f"fortress-{planned.stack}-foreign"
+    docker("network", "create", "--subnet", subnet, taken)
+    try:
+        said = refused(planned)
+    finally:
+        docker("network", "rm", taken)
+    assert "overlaps" in said
+    assert "write another private range, for example" in said
+
+
+def test_a_misspelt_key(planned: Deployment):
+    planned.config["gatway"] = {}
+    assert "did you mean 'gateway'?" in refused(planned)
+
+
+def test_two_devices_at_one_address(planned: Deployment):
+    same = {"address": "10.66.9.9"}
+    planned.config["users"]["ada"]["devices"] = [{"name": "a", **same}, {"name": "b", **same}]
+    said = refused(planned)
+    assert "have the same tunnel address 10.66.9.9" in said
+    assert "Traceback" not in said
+
+
+def test_a_stack_file_that_is_not_yaml(planned: Deployment):
+    planned.file.write_text("config: [\n")
+    said = planned.fortress("up", check=False)
+    planned.file.unlink()
+    assert planned.last_code == 1
+    assert "is not YAML" in said
+    assert "Traceback" not in said
+
+
+def test_no_engine(planned: Deployment, monkeypatch: pytest.MonkeyPatch):
+    planned.write()
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
+    said = " ".join(planned.fortress("up", check=False).split())
+    assert planned.last_code == 1
+    assert "no Docker engine answers" in said
