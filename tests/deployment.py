@@ -1,7 +1,9 @@
 """A fortress of its own for one test run: own stack name, subnets and port, gone afterwards, also after a failure."""
 
+import ipaddress
 import json
 import os
+import random
 import re
 import secrets
 import socket
@@ -17,6 +19,7 @@ import yaml
 from fortress import engine, paths, stack_file
 from images import reference
 from settings import PROJECT
+from settings.network import BASE_PREFIX
 
 UP_TIMEOUT_S = 900
 DOMAIN = "ollama.fortress.internal"
@@ -43,6 +46,13 @@ def free_udp_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def free_base() -> ipaddress.IPv4Network:
+    """A free /20 by lot: two runs at the same time must not both take the first one."""
+    used = [network for network in stack_file.networks_in_use() if network.prefixlen > 0]
+    candidates = ipaddress.IPv4Network("172.16.0.0/12").subnets(new_prefix=BASE_PREFIX)
+    return random.choice([each for each in candidates if not any(each.overlaps(network) for network in used)])
+
+
 def docker(*arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
     done = subprocess.run(
         ["docker", *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=timeout
@@ -64,7 +74,7 @@ class Deployment:
             "users": json.loads(json.dumps(USERS)),
             "models": [{"name": "tiny", "source": "builtin"}],
             "wireguard": {"endpoint": f"{stack_file.own_address()}:{port}", "port": port},
-            "network": {"base": str(stack_file.free_base(stack_file.networks_in_use()))},
+            "network": {"base": str(free_base())},
             "ollama": {"num_parallel": 4, "memory_mb": 2048},
         }
 
