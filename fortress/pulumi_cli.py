@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fortress import paths
+from fortress import paths, stack_lock
 from fortress.errors import Stop
 
 
@@ -104,11 +104,22 @@ class Pulumi:
 
     def recover(self) -> None:
         """Undo what a killed run left: its lock, and operations whose end was never written down."""
-        self.read("cancel", "--yes", check=False)
+        self._unlock()
         exported = json.loads(self.read("stack", "export"))
         if exported.get("deployment", {}).get("pending_operations"):
             # Creates that may or may not have happened: the plugins adopt what carries our labels.
             self.read("refresh", "--yes", "--skip-preview", "--clear-pending-creates")
+
+    def _unlock(self) -> None:
+        found = stack_lock.holders(self.environment["PULUMI_BACKEND_URL"], self.stack)
+        alive = [holder for holder in found if holder.may_be_alive]
+        if alive:
+            raise Stop(
+                f"stack {self.stack!r} is locked by {alive[0]}. Wait for that run to end; if you know that it died, "
+                f"`pulumi cancel --stack {self.stack}` clears its lock"
+            )
+        if found:
+            self.read("cancel", "--yes", check=False)
 
 
 def explain(text: str) -> str:

@@ -1,5 +1,6 @@
 """What a change does to a running fortress: the real CLI, a file backend, the real engine."""
 
+import getpass
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 from fortress import paths
 from fortress.stack_file import PROBE
+from fortress.stack_lock import holders
 from tests.deployment import Client, Deployment, docker
 
 DEAD_WITHIN_S = 5
@@ -189,6 +191,27 @@ def test_a_second_run_at_the_same_time_is_refused_by_name(fortress: Deployment):
         assert "another run works on stack" in said
     finally:
         assert first.wait(timeout=300) == 0
+
+
+def test_a_plain_pulumi_run_in_another_terminal_is_waited_for_and_never_unlocked(fortress: Deployment):
+    fortress.config["ollama"]["memory_mb"] += 64
+    fortress.write()
+    plain = subprocess.Popen(
+        ["pulumi", "up", "--yes", "--skip-preview", "--stack", fortress.stack],
+        env=fortress.environment(),
+        cwd=paths.CHECKOUT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    backend = fortress.environment()["PULUMI_BACKEND_URL"]
+    try:
+        Client.wait_until(lambda: holders(backend, fortress.stack) != [], "lock of the plain run", 60)
+        said = " ".join(fortress.fortress("up", check=False).split())
+        assert fortress.last_code == 1
+        assert f"locked by {getpass.getuser()}@" in said
+        assert f"(process {plain.pid}," in said
+    finally:
+        assert plain.wait(timeout=300) == 0, "the refused run disturbed the one that was there first"
 
 
 def test_a_wrong_passphrase_is_said_in_one_sentence(
