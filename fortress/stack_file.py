@@ -17,6 +17,8 @@ from fortress.errors import Stop
 from settings import PROJECT
 from settings.network import BASE_PREFIX
 
+EDITORS = "# yaml-language-server: $schema=schema.json"
+"""Editors complete the keys and underline what would be refused."""
 PROBE = "probe"
 """The service user whose only device is the throw-away client of `make up`."""
 
@@ -38,7 +40,7 @@ def ensure(path: Path, *, engine: str, port: int = 51820) -> dict[str, Any]:
         f"{PROJECT}:network": {"base": str(base)},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "# Made by `make up` for this machine; yours to edit.\n" + yaml.safe_dump(
+    text = f"{EDITORS}\n# Made by `make up` for this machine; yours to edit.\n" + yaml.safe_dump(
         {"config": config}, sort_keys=False, width=120
     )
     fresh = path.with_name(f".{path.name}.{os.getpid()}")

@@ -16,9 +16,9 @@ from render import nginx
 from render.principals import data_module, principals
 from render.syntax import NotInItsPlace
 from settings import StackSettings
+from tests.unit.conftest import Golden
 from tests.unit.gateway.harness import ADDRESSES, POLICY, Authority
 
-GOLDEN = Path(__file__).parent / "golden" / "nginx"
 HASH = "c" * 64
 
 
@@ -43,12 +43,8 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_golden_files_are_the_reviewed_ones(name: str):
-    text, golden = VARIANTS[name](), GOLDEN / name
-    if os.environ.get("FORTRESS_GOLDEN") == "write":
-        golden.parent.mkdir(parents=True, exist_ok=True)
-        golden.write_text(text)
-    assert text == golden.read_text(), f"{name} changed. meant? make golden, read the diff, commit both"
+def test_golden_files_are_the_reviewed_ones(name: str, golden: Golden):
+    golden.check(f"nginx/{name}", VARIANTS[name]())
 
 
 @pytest.mark.parametrize(
