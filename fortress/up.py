@@ -3,7 +3,7 @@
 import fcntl
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,17 @@ def _ask(console: Console, config: settings.StackSettings, outputs: dict[str, An
     console.print(
         f"[dim]{answer.chunks} chunks; first after {answer.first_chunk_s:.1f} s with the tunnel's start in it[/]"
     )
+    for name in undeclared(config, answer.models):
+        console.print(
+            f"[yellow]not declared:[/] Ollama has the model {name}, which no line of `models:` names. It stays until "
+            "an admin deletes it; add a line to keep it for good"
+        )
+
+
+def undeclared(config: settings.StackSettings, there: Iterable[str]) -> list[str]:
+    """Models that somebody made or copied by hand: they are named, and never deleted on their own."""
+    declared = {model.tagged.lower() for model in config.models}
+    return sorted(name for name in there if name.lower() not in declared)
 
 
 def down(console: Console, stack: str) -> None:

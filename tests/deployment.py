@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -77,6 +77,11 @@ class Deployment:
             "network": {"base": str(free_base())},
             "ollama": {"num_parallel": 4, "memory_mb": 2048},
         }
+
+    @classmethod
+    def fresh(cls) -> Self:
+        """Of a name that nobody else has."""
+        return cls(f"test-{secrets.token_hex(3)}")
 
     def write(self) -> None:
         config = {f"{PROJECT}:{key}": value for key, value in self.config.items()}
@@ -148,6 +153,9 @@ class Deployment:
         shown = docker("ps", "-a", "--no-trunc", *self._labels(), "--format", '{{.Label "fortress.component"}} {{.ID}}')
         pairs = (line.split() for line in shown.splitlines())
         return {name: id_ for name, id_ in pairs if name != "client"}
+
+    def networks(self) -> list[str]:
+        return docker("network", "ls", "--format", "{{.Name}}", *self._labels()).split()
 
     def left_over(self) -> list[str]:
         found = [f"container {id_}" for id_ in docker("ps", "-aq", *self._labels()).split()]
@@ -300,8 +308,8 @@ class Reply:
 
 
 @contextmanager
-def deployed() -> Iterator[Deployment]:
-    deployment = Deployment(f"test-{secrets.token_hex(3)}")
+def deployed(deployment: Deployment | None = None) -> Iterator[Deployment]:
+    deployment = deployment or Deployment.fresh()
     try:
         deployment.up()
         yield deployment

@@ -108,6 +108,25 @@ def test_adding_a_device_changes_no_other_devices_file(fortress: Deployment):
                 assert after[user][name] == text, f"{user}'s {name} moved"
 
 
+def test_a_model_that_nobody_declared_is_named_and_left_and_one_whose_line_goes_is_removed(
+    fortress: Deployment, bob: Client
+):
+    def models() -> set[str]:
+        listed = docker("exec", fortress.container("ollama"), "ollama", "ls").splitlines()[1:]
+        return {line.split()[0] for line in listed}
+
+    docker("exec", fortress.container("ollama"), "ollama", "cp", "tiny", "by-hand")
+    fortress.config["models"].append({"name": "second", "source": "builtin"})
+    said = " ".join(fortress.up().split())
+    assert "not declared: Ollama has the model by-hand:latest" in said
+    assert models() == {"tiny:latest", "second:latest", "by-hand:latest"}
+    fortress.config["models"].pop()
+    fortress.up()
+    assert models() == {"tiny:latest", "by-hand:latest"}
+    docker("exec", fortress.container("ollama"), "ollama", "rm", "by-hand")
+    assert "not declared" not in fortress.up()
+
+
 @pytest.mark.parametrize("component", ["vpn-node", "gateway", "ollama-sidecar", "ollama"])
 def test_a_container_that_dies_comes_back_by_itself(component: str, fortress: Deployment, bob: Client):
     for _ in range(3):
@@ -194,7 +213,7 @@ def test_a_second_run_at_the_same_time_is_refused_by_name(fortress: Deployment):
 
 
 def test_a_plain_pulumi_run_in_another_terminal_is_waited_for_and_never_unlocked(fortress: Deployment):
-    fortress.config["ollama"]["memory_mb"] += 64
+    fortress.config["ollama"]["context_length"] = 1024  # replaces a container, so that the run lasts
     fortress.write()
     plain = subprocess.Popen(
         ["pulumi", "up", "--yes", "--skip-preview", "--stack", fortress.stack],
