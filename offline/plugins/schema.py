@@ -160,6 +160,3 @@ def raw_state_delta(fields: Fields, values: Values, *, made: bool) -> Values:
             parts[key] = {"arr": {}}
     renamed = {key: known.raw for key, known in fields.items() if known.raw}
     return {"obj": ({"ps": parts} if parts else {}) | ({"renamed": renamed} if renamed else {})}
-
-
-LABELS = Field("row set", {"label": Field(), "value": Field()})
