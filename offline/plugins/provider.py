@@ -325,6 +325,8 @@ def _leave_with_parent(server: grpc.Server, parent: int) -> None:
 
 def serve(version: str, resources: Iterable[Resource], configure: Callable[[Values], None] | None = None) -> None:
     """Run one plugin until the engine ends it. The port on the first line of stdout is the engine's way in."""
+    # Asked before anybody knows of this process: later the engine may be gone, and its heir taken for it.
+    engine = os.getppid()
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), options=unlimited)
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(_Servicer(version, resources, configure), server)
@@ -332,7 +334,7 @@ def serve(version: str, resources: Iterable[Resource], configure: Callable[[Valu
     server.start()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
-    threading.Thread(target=_leave_with_parent, args=(server, os.getppid()), daemon=True).start()
+    threading.Thread(target=_leave_with_parent, args=(server, engine), daemon=True).start()
     try:
         server.wait_for_termination()
     except KeyboardInterrupt:
