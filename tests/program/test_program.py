@@ -18,7 +18,7 @@ from components.fortress import Fortress, FortressArgs
 from fortress import paths
 from settings import PROJECT, load
 
-SEED = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+SEED = bytes(range(32)).hex()
 KEY = "-----BEGIN EC PRIVATE KEY-----mocked-----END EC PRIVATE KEY-----"
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 CONFIG = {
@@ -46,7 +46,7 @@ class Mocks(pulumi.runtime.Mocks):
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         made: dict[str, Any] = dict(args.inputs)
         computed = {
-            "random:index/randomBytes:RandomBytes": {"base64": pulumi.Output.secret(SEED), "hex": "00"},
+            "random:index/randomPassword:RandomPassword": {"result": pulumi.Output.secret(SEED)},
             "tls:index/privateKey:PrivateKey": {"privateKeyPem": pulumi.Output.secret(KEY)},
             "tls:index/selfSignedCert:SelfSignedCert": {"certPem": CERTIFICATE},
             "tls:index/locallySignedCert:LocallySignedCert": {"certPem": CERTIFICATE},
@@ -138,11 +138,17 @@ def test_every_container_is_hardened(preview: bool):
         assert labels["fortress.component"]
 
 
+def test_no_resource_is_asked_for_whose_id_is_its_secret():
+    """Ids are never encrypted; the official RandomBytes, RandomId and RandomString write what they made there."""
+    random = [each.type for each in build(CONFIG, preview=False).requests if each.type.startswith("random:")]
+    assert set(random) == {"random:index/randomPassword:RandomPassword"}
+
+
 def test_no_secret_travels_in_plain_text():
     built = build(CONFIG, preview=False)
     from settings.keys import Seed, api_key, wireguard_private, wireguard_psk
 
-    seed = Seed.from_base64(SEED)
+    seed = Seed.from_hex(SEED)
     secrets = [KEY, api_key(seed, "bob", "1"), wireguard_private(seed, "alice", "laptop", "1")]
     secrets.append(wireguard_psk(seed, "bob", "default", "1"))
     seen_under_cover = 0
