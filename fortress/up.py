@@ -47,8 +47,8 @@ def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
     elif not file.exists():
         raise Stop(f"there is no stacks/{file.name}; copy examples/Pulumi.example.yaml there and edit it")
     preflight.check(_settings(stack))
-    if chosen == "registry-only":
-        console.print(f"[yellow]{engine.BELOW_FLOORS}[/]")
+    if below := engine.shortcomings(chosen):
+        console.print(f"[yellow]{below}[/]")
     pulumi = Pulumi(stack, exports(console, stack))
     if build:
         build_images(console, chosen)
