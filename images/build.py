@@ -74,8 +74,8 @@ def _digest(client: docker.DockerClient, entry: catalogue.Pulled) -> str:
     except APIError as error:
         raise ImageError(
             f"cannot ask a registry for {catalogue.at(entry.tagged)}: {error.explanation or error}. Behind a mirror, "
-            f"name it in {catalogue.MIRROR}; where no registry is reachable, FORTRESS_ENGINE=registry-only builds "
-            "everything from packages"
+            f"name it in {catalogue.MIRROR}; where no registry is reachable, `ollama-fortress:engine: registry-only` "
+            "in the stack file builds everything from packages"
         ) from None
 
 

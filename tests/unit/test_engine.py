@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fortress import engine, paths, preflight
+from fortress import engine, paths, preflight, up
 from fortress.errors import Stop
 from images import catalogue
-from settings import StackSettings
+from settings import PROJECT, StackSettings
 from tests.stand_ins import Downloads, downloads
 
 MACHINE = {"x86_64": "x64", "aarch64": "arm64"}[platform.machine()]
@@ -165,6 +165,24 @@ def test_the_engine_is_online_where_the_releases_answer_even_after_a_redirect(
     monkeypatch.setenv("FORTRESS_ENGINE", "offline")
     with pytest.raises(Stop, match="write online or registry-only"):
         engine.choose()
+
+
+def test_a_stack_keeps_its_engine_and_says_so_where_another_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(paths, "CHECKOUT", tmp_path)
+    (tmp_path / "stacks").mkdir()
+    paths.stack_file("dev").write_text(f"config: {{{PROJECT}:engine: online}}\n")
+    monkeypatch.setenv("FORTRESS_ENGINE", "registry-only")
+    with pytest.raises(
+        Stop, match=r"'dev' is one of the online engine; change `.*:engine` in stacks/Pulumi\.dev\.yaml"
+    ):
+        up._engine("dev")
+    assert up._engine("new") == "registry-only"
+    monkeypatch.setenv("FORTRESS_ENGINE", "online")
+    assert up._engine("dev") == "online"
+    monkeypatch.delenv("FORTRESS_ENGINE")
+    assert up._engine("dev") == "online"
 
 
 def test_what_an_engine_falls_short_of_is_said_at_its_start_and_is_the_catalogues():
