@@ -68,8 +68,12 @@ def images_build(engine: Annotated[str | None, typer.Option(help="online or regi
 @images_app.command("lock")
 def images_lock() -> None:
     """Ask the registries for the digest of every pulled image, and write them into the catalogue."""
-    for name, digest in build.lock_all().items():
+    docker_engine.ensure(console)
+    changed = build.lock_all()
+    for name, digest in changed.items():
         console.print(f"{name}  {digest}")
+    if not changed:
+        console.print("every digest in images/catalogue.yaml is what the registry says")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What would only fail in the middle of a deployment, asked before it: ports and subnets of this machine.
+"""What would only fail in the middle of a deployment, asked before it: digests, ports and subnets of this machine.
 
 What the stack itself owns is never in its own way.
 """
@@ -12,15 +12,28 @@ from typing import Any
 
 from fortress import stack_file
 from fortress.errors import Stop
-from settings import PROJECT, StackSettings
+from images import catalogue
+from settings import PROJECT, Engine, StackSettings
 
 
 def check(settings: StackSettings) -> None:
     """Raise Stop with the line to change. Hosts reached by SSH are not asked: their engine answers itself."""
+    _digests(settings)
     if settings.host.ssh is not None:
         return
     _subnets(settings)
     _port(settings)
+
+
+def _digests(settings: StackSettings) -> None:
+    """A digest that a registry names while the stack comes up is nobody's choice: protected stacks refuse it."""
+    known = catalogue.load()
+    if settings.engine is Engine.ONLINE and settings.protect and known.unresolved():
+        missing = " and ".join(known.pulled[name].tagged for name in known.unresolved())
+        raise Stop(
+            f"stack {settings.stack!r} is protected, and images/{catalogue.FILE.name} has no digest for {missing} yet; "
+            "run `bin/fortress images lock`, commit what it writes, then run this again"
+        )
 
 
 def _subnets(settings: StackSettings) -> None:

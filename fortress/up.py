@@ -1,6 +1,7 @@
 """`make up`, step by step. Every step may be repeated and interrupted at any time."""
 
 import fcntl
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -47,8 +48,8 @@ def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
     elif not file.exists():
         raise Stop(f"there is no stacks/{file.name}; copy examples/Pulumi.example.yaml there and edit it")
     preflight.check(_settings(stack))
-    if chosen == "registry-only":
-        console.print(f"[yellow]{engine.BELOW_FLOORS}[/]")
+    if below := engine.shortcomings(chosen):
+        console.print(f"[yellow]{below}[/]")
     pulumi = Pulumi(stack, exports(console, stack))
     if build:
         build_images(console, chosen)
@@ -70,6 +71,11 @@ def _engine(stack: str) -> str:
     if file.exists():
         named = stack_file.read(file).get(f"{settings.PROJECT}:engine")
         if named in engine.ENGINES:
+            if os.environ.get("FORTRESS_ENGINE", named) != named:
+                raise Stop(
+                    f"FORTRESS_ENGINE is {os.environ['FORTRESS_ENGINE']!r}, but stack {stack!r} is one of the {named} "
+                    f"engine; change `{settings.PROJECT}:engine` in stacks/{file.name}, or unset FORTRESS_ENGINE"
+                )
             return str(named)
     return engine.choose()
 

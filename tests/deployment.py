@@ -6,6 +6,7 @@ import os
 import random
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import time
@@ -62,11 +63,35 @@ def docker(*arguments: str, stdin: str | None = None, check: bool = True, timeou
     return done.stdout
 
 
+def copy_of_the_checkout(target: Path) -> Path:
+    """What git knows of this checkout or would, with its virtualenv and without its stacks and bundles."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=paths.CHECKOUT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (paths.CHECKOUT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(paths.CHECKOUT / name, target / name)
+    (target / ".venv").symlink_to(paths.CHECKOUT / ".venv")
+    return target
+
+
 class Deployment:
-    def __init__(self, stack: str) -> None:
+    """A stack of this checkout under the engine it can have here, or of another one in its own environment."""
+
+    def __init__(
+        self,
+        stack: str,
+        chosen: str | None = None,
+        checkout: Path = paths.CHECKOUT,
+        own_environment: dict[str, str] | None = None,
+    ) -> None:
         self.stack = stack
-        self.file = paths.stack_file(stack)
-        self.engine = engine.choose()
+        self.checkout = checkout
+        self.own_environment = own_environment or {}
+        self.file = checkout / "stacks" / f"Pulumi.{stack}.yaml"
+        self.bundles = checkout / "bundles" / stack
+        self.engine = chosen or engine.choose()
         port = free_udp_port()
         self.config: dict[str, Any] = {
             "engine": self.engine,
@@ -90,7 +115,8 @@ class Deployment:
 
     def fortress(self, *arguments: str, check: bool = True, timeout: float = UP_TIMEOUT_S) -> str:
         done = subprocess.run(
-            [str(paths.CHECKOUT / "bin" / "fortress"), *arguments, "--stack", self.stack],
+            [str(self.checkout / "bin" / "fortress"), *arguments, "--stack", self.stack],
+            env={**os.environ, **self.own_environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -108,13 +134,17 @@ class Deployment:
 
     def environment(self) -> dict[str, str]:
         exports = self.fortress("env")
-        return {**os.environ, **dict(re.findall(r"^export (\w+)='(.*)'$", exports, re.MULTILINE))}
+        return {
+            **os.environ,
+            **self.own_environment,
+            **dict(re.findall(r"^export (\w+)='(.*)'$", exports, re.MULTILINE)),
+        }
 
-    def pulumi(self, *arguments: str, cwd: Path = paths.CHECKOUT, check: bool = True) -> str:
+    def pulumi(self, *arguments: str, cwd: Path | None = None, check: bool = True) -> str:
         done = subprocess.run(
             ["pulumi", *arguments, "--stack", self.stack],
             env=self.environment(),
-            cwd=cwd,
+            cwd=cwd or self.checkout,
             capture_output=True,
             text=True,
             check=False,
@@ -128,7 +158,7 @@ class Deployment:
         self.write()
         self.pulumi("up", "--yes", "--skip-preview")
 
-    def planned(self, *arguments: str, cwd: Path = paths.CHECKOUT) -> dict[str, int]:
+    def planned(self, *arguments: str, cwd: Path | None = None) -> dict[str, int]:
         """What a preview would do: operation -> number of resources."""
         return dict(json.loads(self.pulumi("preview", "--json", *arguments, cwd=cwd))["changeSummary"])
 
@@ -136,7 +166,7 @@ class Deployment:
         return dict(json.loads(self.pulumi("stack", "output", "--json", "--show-secrets")))
 
     def bundle(self, user: str) -> dict[str, str]:
-        folder = paths.bundles(self.stack) / user
+        folder = self.bundles / user
         return {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".png"}
 
     def container(self, component: str) -> str:
@@ -162,7 +192,7 @@ class Deployment:
         found += [f"network {id_}" for id_ in docker("network", "ls", "-q", *self._labels()).split()]
         found += [f"volume {name}" for name in docker("volume", "ls", "-q", *self._labels()).split()]
         found += [str(path) for path in (Path("/var/lib/ollama-fortress") / self.stack,) if path.exists()]
-        found += [str(path) for path in (paths.bundles(self.stack),) if path.exists()]
+        found += [str(path) for path in (self.bundles,) if path.exists()]
         return found
 
     def audit(self) -> list[dict[str, Any]]:

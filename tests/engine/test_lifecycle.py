@@ -15,7 +15,7 @@ import pytest
 from fortress import paths
 from fortress.stack_file import PROBE
 from fortress.stack_lock import holders
-from tests.deployment import Client, Deployment, docker
+from tests.deployment import Client, Deployment, copy_of_the_checkout, docker
 
 DEAD_WITHIN_S = 5
 BACK_WITHIN_S = 30
@@ -34,15 +34,7 @@ def test_a_second_up_and_every_preview_change_nothing(fortress: Deployment):
 
 
 def test_another_checkout_makes_the_same_plan(fortress: Deployment, tmp_path: Path):
-    other = tmp_path / "other"
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=paths.CHECKOUT, capture_output=True, text=True, check=True
-    )
-    for name in listed.stdout.splitlines():
-        if (paths.CHECKOUT / name).is_file():
-            (other / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(paths.CHECKOUT / name, other / name)
-    (other / ".venv").symlink_to(paths.CHECKOUT / ".venv")
+    other = copy_of_the_checkout(tmp_path / "other")
     shutil.copy2(fortress.file, other / "stacks" / fortress.file.name)
     assert only_same(fortress.planned(cwd=other))
 
