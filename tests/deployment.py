@@ -1,4 +1,7 @@
-"""A fortress of its own for one test run: own stack name, subnets and port, gone afterwards, also after a failure."""
+"""A fortress of its own for one run of tests, or of the bench: own stack name, subnets and port.
+
+Gone afterwards, also after a failure.
+"""
 
 import ipaddress
 import json
@@ -9,7 +12,7 @@ import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,7 +66,7 @@ def docker(*arguments: str, stdin: str | None = None, check: bool = True, timeou
 
 
 class Deployment:
-    def __init__(self, stack: str) -> None:
+    def __init__(self, stack: str, users: Mapping[str, Any] = USERS) -> None:
         self.stack = stack
         self.file = paths.stack_file(stack)
         self.engine = engine.choose()
@@ -71,7 +74,7 @@ class Deployment:
         self.config: dict[str, Any] = {
             "engine": self.engine,
             "protect": False,
-            "users": json.loads(json.dumps(USERS)),
+            "users": json.loads(json.dumps(users)),
             "models": [{"name": "tiny", "source": "builtin"}],
             "wireguard": {"endpoint": f"{stack_file.own_address()}:{port}", "port": port},
             "network": {"base": str(free_base())},
@@ -137,6 +140,11 @@ class Deployment:
     def container(self, component: str) -> str:
         found = docker("ps", "-aq", "--no-trunc", *self._labels(component)).split()
         assert len(found) == 1, f"{len(found)} containers are labelled {component}"
+        return found[0]
+
+    def network(self, part: str) -> str:
+        found = docker("network", "ls", "-q", "--no-trunc", *self._labels(part)).split()
+        assert len(found) == 1, f"{len(found)} networks are labelled {part}"
         return found[0]
 
     def _labels(self, component: str | None = None) -> list[str]:
@@ -300,8 +308,9 @@ class Reply:
 
 
 @contextmanager
-def deployed() -> Iterator[Deployment]:
-    deployment = Deployment(f"test-{secrets.token_hex(3)}")
+def deployed(what: str = "test", users: Mapping[str, Any] = USERS) -> Iterator[Deployment]:
+    """what: first word of the stack's name."""
+    deployment = Deployment(f"{what}-{secrets.token_hex(3)}", users)
     try:
         deployment.up()
         yield deployment

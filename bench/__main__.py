@@ -1,0 +1,54 @@
+"""`make bench`: measures a fortress of its own, which is gone afterwards, and says whether the limits are kept.
+
+Load goes to containers that the bench itself made, and is bounded in count and time. Whatever else runs on this
+machine is in the figures: the load average stands first among them.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+
+from bench import changes, first_chunk, memory, results
+from bench.results import Result
+from fortress import docker_engine
+from tests.deployment import USERS, Deployment, deployed
+
+USER = "bench"
+WIDE = {"requests_per_minute": 100_000, "burst": 100_000, "concurrent": 100, "reads_per_minute": 100_000}
+
+
+def steps(deployment: Deployment) -> dict[str, Callable[[], list[Result]]]:
+    """What is measured, in this order: memory first, while nobody has asked much yet."""
+    return {
+        "memory": lambda: memory.measure(deployment, "idle after up", memory.LIMIT_MB),
+        "changes": lambda: changes.measure(deployment),
+        "2,000 pairs": lambda: first_chunk.measure(deployment, USER),
+        "memory again": lambda: memory.measure(deployment, "idle after 4,000 streams", None),
+    }
+
+
+def load() -> list[Result]:
+    return [Result("load average of this machine, last minute", os.getloadavg()[0], f"of {os.cpu_count()} cores")]
+
+
+def main() -> int:
+    console = Console()
+    # Ended from outside, it cleans up too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    docker_engine.ensure(console)
+    measured = load()
+    console.print("deploying a fortress of its own")
+    with deployed("bench", users={**USERS, USER: {"service": True, "limits": WIDE}}) as deployment:
+        for what, measure in steps(deployment).items():
+            console.print(f"measuring: {what}")
+            measured += measure()
+    results.write(measured)
+    console.print(results.table(measured))
+    return results.exit_code(measured)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
