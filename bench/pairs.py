@@ -48,13 +48,15 @@ class Way:
         assert self.connection is not None
         parts: list[bytes] = []
         times: list[int] = []
+        tail = b""
         started = time.monotonic_ns()
         self.connection.sendall(self.request)
         while True:
             part = self.connection.recv(65536)
             times.append(time.monotonic_ns())
             parts.append(part)
-            if not part or part.endswith(END):
+            tail = (tail + part)[-len(END) :]  # the end may come in two reads
+            if not part or tail == END:
                 break
         return sample(started, parts, times)
 
