@@ -4,12 +4,17 @@ A paced stand-in takes Ollama's place behind the real sidecar. One client asks i
 Gateway, with the Gateway's own certificate, and once through it, on the port without PROXY protocol, with an API key.
 Both connections are kept alive, both are TLS 1.3, and the sidecar and what is behind it are the same: the difference
 of a pair is the Gateway alone. The tunnel is not in it.
+
+On a busy machine the high percentiles say how long a process waited for a core. What that adds is measured too, as
+the difference between two requests past the Gateway, where nothing can differ: the noise. A round that is noisier
+than NOISE_MS is repeated, and the quietest round is judged: chosen by its noise, never by its result.
 """
 
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +27,16 @@ from render.nginx import HOP_PORT, OLLAMA_PORT, SIDECAR_NAME
 from settings import StackSettings
 from tests.deployment import Client, Deployment, docker
 
+Pairs = Sequence[Mapping[str, Mapping[str, Any]]]
+"""Per pair, what bench/pairs.py's sample() says of `direct` and of `gateway`."""
+
 HERE = Path(__file__).parent
 GATEWAY_PORT = 8444
 PAIRS = 2000
 SECONDS = 400
-"""Most that the pairs may take; undisturbed they take a quarter of it."""
+"""Most that one round may take; undisturbed it takes a quarter of it."""
+ROUNDS = 3
+NOISE_MS = 1.5
 P50_MS, P99_MS = 1.0, 3.0
 WORDS = 100
 """In the prompt: half a kilobyte, as a short conversation has."""
@@ -48,23 +58,38 @@ _BOUNDED = ("--memory", "256m", "--tmpfs", "/tmp:size=16m,mode=1777", "--entrypo
 
 
 def measure(deployment: Deployment, user: str) -> list[Result]:
-    """Ask 2,000 pairs as `user`, whose limits must allow it.
+    """Ask 2,000 pairs a round as `user`, whose limits must allow it.
 
     Ollama is stopped meanwhile and started again afterwards.
     """
-    with _stand_in(deployment), _client(deployment) as client:
-        pairs = _ask(client, _given(deployment, user))
-    return [*_first(pairs), *_gaps(pairs), *_where(pairs)]
+    rounds: list[Pairs] = []
+    given = _given(deployment, user)
+    with _stand_in(deployment):
+        while len(rounds) < ROUNDS and not any(noise_ms(pairs) <= NOISE_MS for pairs in rounds):
+            with _client(deployment) as client:
+                rounds.append(_ask(client, given))
+    pairs = min(rounds, key=noise_ms)
+    return [*_first(pairs), Result("rounds until one was quiet", len(rounds), "rounds"), *_gaps(pairs), *_where(pairs)]
 
 
-def _first(pairs: Sequence[dict[str, Any]]) -> list[Result]:
-    added = [(pair["gateway"]["first"] - pair["direct"]["first"]) / 1000 for pair in pairs]
+def added_ms(pairs: Pairs, part: str) -> list[float]:
+    """What the Gateway added to each pair."""
+    return [(pair["gateway"][part] - pair["direct"][part]) / 1000 for pair in pairs]
+
+
+def noise_ms(pairs: Pairs) -> float:
+    """99th percentile of what differs between requests that go the same way, one pair after the other."""
+    direct = [pair["direct"]["first"] for pair in pairs]
+    return percentile([(later - earlier) / 1000 for earlier, later in pairwise(direct)], 99)
+
+
+def _first(pairs: Pairs) -> list[Result]:
+    added = added_ms(pairs, "first")
     name = "first chunk, added by the Gateway"
     low50, high50 = interval(added, lambda values: percentile(values, 50))
     low99, high99 = interval(added, lambda values: percentile(values, 99))
     return [
-        Result(f"{name}: pairs", len(added), "pairs"),
-        Result(f"{name}: p50", percentile(added, 50), "ms", P50_MS),
+        Result(f"{name}: p50 of {len(added)} pairs", percentile(added, 50), "ms", P50_MS),
         Result(f"{name}: p50, from (95 %)", low50, "ms"),
         Result(f"{name}: p50, to (95 %)", high50, "ms"),
         Result(f"{name}: p90", percentile(added, 90), "ms"),
@@ -75,10 +100,11 @@ def _first(pairs: Sequence[dict[str, Any]]) -> list[Result]:
         Result(f"{name}: middle half spans", middle_half(added), "ms"),
         Result(f"{name}: p50, halves of the run differ by", halves_differ(added, 50), "ms"),
         Result(f"{name}: p99, halves of the run differ by", halves_differ(added, 99), "ms"),
+        Result("noise: the same between two requests past the Gateway: p99", noise_ms(pairs), "ms"),
     ]
 
 
-def _gaps(pairs: Sequence[dict[str, Any]]) -> list[Result]:
+def _gaps(pairs: Pairs) -> list[Result]:
     through = [gap / 1000 for pair in pairs for gap in pair["gateway"]["gaps"]]
     past = [gap / 1000 for pair in pairs for gap in pair["direct"]["gaps"]]
     added = [one - other for one, other in zip(through, past, strict=True)]
@@ -92,20 +118,17 @@ def _gaps(pairs: Sequence[dict[str, Any]]) -> list[Result]:
     ]
 
 
-def _where(pairs: Sequence[dict[str, Any]]) -> list[Result]:
+def _where(pairs: Pairs) -> list[Result]:
     """Where the time goes, and how far the bench itself can be believed."""
-    both = [each for pair in pairs for each in pair.values()]
-    request = [(pair["gateway"]["way_in"] - pair["direct"]["way_in"]) / 1000 for pair in pairs]
-    chunk = [(pair["gateway"]["way_out"] - pair["direct"]["way_out"]) / 1000 for pair in pairs]
+    request, chunk = added_ms(pairs, "way_in"), added_ms(pairs, "way_out")
     past = [pair["direct"]["first"] / 1000 for pair in pairs]
+    late = [each["late"] / 1000 for pair in pairs for each in pair.values()]
     return [
-        Result("of it, on the request's way in: p50", percentile(request, 50), "ms"),
-        Result("of it, on the request's way in: p99", percentile(request, 99), "ms"),
-        Result("of it, on the first chunk's way out: p50", percentile(chunk, 50), "ms"),
-        Result("of it, on the first chunk's way out: p99", percentile(chunk, 99), "ms"),
+        Result("first chunk, added on the request's way in: p50", percentile(request, 50), "ms"),
+        Result("first chunk, added on the chunk's way out: p50", percentile(chunk, 50), "ms"),
         Result("first chunk, past the Gateway: p50", percentile(past, 50), "ms"),
         Result("first chunk, past the Gateway: p99", percentile(past, 99), "ms"),
-        Result("the stand-in's own delay: p99", percentile([each["late"] for each in both], 99) / 1000, "ms"),
+        Result("the stand-in's own delay: p99", percentile(late, 99), "ms"),
     ]
 
 
@@ -144,7 +167,7 @@ def _given(deployment: Deployment, user: str) -> dict[str, Any]:
     }
 
 
-def _ask(client: str, given: dict[str, Any]) -> list[dict[str, Any]]:
+def _ask(client: str, given: dict[str, Any]) -> Pairs:
     done = subprocess.run(
         ["docker", "start", "-ai", client],
         input=json.dumps(given),
@@ -166,7 +189,7 @@ def _stand_in(deployment: Deployment) -> Iterator[None]:
     docker("stop", ollama)
     try:
         program = (HERE / "stand_in.py").read_text()
-        arguments = ("-c", program, address, str(OLLAMA_PORT), str(SECONDS + 60))
+        arguments = ("-c", program, address, str(OLLAMA_PORT), str(ROUNDS * (SECONDS + 60)))
         with _container(deployment, ("heart", address), *arguments) as made:
             Client.wait_until(lambda: "ready" in docker("logs", made), "stand-in")
             yield

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from bench import pairs, stand_in
+from bench import first_chunk, pairs, stand_in
 from bench.figures import halves_differ, interval, middle_half, percentile
 from bench.memory import charged
 from bench.results import Result, exit_code, write
@@ -88,6 +88,19 @@ def test_the_file_says_name_value_unit_limit_and_verdict(tmp_path: Path):
 )
 def test_memory_is_what_is_charged_without_cache_that_would_be_given_back(stats: dict[str, int], bytes_: int):
     assert charged({"usage": 100, "stats": stats}) == bytes_
+
+
+def test_what_the_gateway_added_is_a_difference_within_each_pair():
+    slow = {"direct": {"first": 9000}, "gateway": {"first": 9500}}
+    fast = {"direct": {"first": 5000}, "gateway": {"first": 5250}}
+    assert first_chunk.added_ms([slow, fast], "first") == [0.5, 0.25]
+
+
+def test_the_noise_is_seen_where_the_gateway_is_not():
+    quiet = [{"direct": {"first": 5000}, "gateway": {"first": 5000 + number * 1000}} for number in range(100)]
+    assert first_chunk.noise_ms(quiet) == 0
+    busy = [{"direct": {"first": 5000 + number % 2 * 4000}, "gateway": {"first": 5500}} for number in range(100)]
+    assert first_chunk.noise_ms(busy) == 4
 
 
 def answer(*frames: bytes) -> bytes:
