@@ -73,8 +73,11 @@ class Pulumi:
         return code
 
     def read(self, *arguments: str, check: bool = True) -> str:
+        return self._said(*arguments, "--stack", self.stack, check=check)
+
+    def _said(self, *arguments: str, check: bool = True) -> str:
         done = subprocess.run(
-            ["pulumi", *arguments, "--stack", self.stack],
+            ["pulumi", *arguments],
             env=self.environment,
             cwd=paths.CHECKOUT,
             check=False,
@@ -87,16 +90,7 @@ class Pulumi:
         return done.stdout
 
     def exists(self) -> bool:
-        listed: Sequence[dict[str, Any]] = json.loads(
-            subprocess.run(
-                ["pulumi", "stack", "ls", "--json"],
-                env=self.environment,
-                cwd=paths.CHECKOUT,
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-        )
+        listed: Sequence[dict[str, Any]] = json.loads(self._said("stack", "ls", "--json"))
         return any(each["name"].rsplit("/", 1)[-1] == self.stack for each in listed)
 
     def outputs(self) -> dict[str, Any]:

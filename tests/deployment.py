@@ -1,4 +1,7 @@
-"""A fortress of its own for one test run: own stack name, subnets and port, gone afterwards, also after a failure."""
+"""A fortress of its own for one run of tests, or of the bench: own stack name, subnets and port.
+
+Gone afterwards, also after a failure.
+"""
 
 import ipaddress
 import json
@@ -104,9 +107,9 @@ class Deployment:
         }
 
     @classmethod
-    def fresh(cls) -> Self:
-        """Of a name that nobody else has."""
-        return cls(f"test-{secrets.token_hex(3)}")
+    def fresh(cls, what: str = "test") -> Self:
+        """Of a name that nobody else has; `what` is its first word."""
+        return cls(f"{what}-{secrets.token_hex(3)}")
 
     def write(self) -> None:
         config = {f"{PROJECT}:{key}": value for key, value in self.config.items()}
@@ -172,6 +175,11 @@ class Deployment:
     def container(self, component: str) -> str:
         found = docker("ps", "-aq", "--no-trunc", *self._labels(component)).split()
         assert len(found) == 1, f"{len(found)} containers are labelled {component}"
+        return found[0]
+
+    def network(self, part: str) -> str:
+        found = docker("network", "ls", "-q", "--no-trunc", *self._labels(part)).split()
+        assert len(found) == 1, f"{len(found)} networks are labelled {part}"
         return found[0]
 
     def _labels(self, component: str | None = None) -> list[str]:

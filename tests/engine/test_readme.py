@@ -12,6 +12,7 @@ import yaml
 
 from fortress import engine, paths
 from images import NAMES, reference
+from tests.deployment import copy_of_the_checkout
 from tests.own_engine import OwnEngine, own_engine
 
 README = (paths.CHECKOUT / "README.md").read_text()
@@ -43,16 +44,7 @@ class Newcomer:
     """A clean clone, an account without a past, an engine without images but those that `make up` would build."""
 
     def __init__(self, machine: OwnEngine, folder: Path) -> None:
-        self.machine, self.checkout = machine, folder / "ollama-fortress"
-        listed = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"], cwd=paths.CHECKOUT, capture_output=True, check=True
-        )
-        for name in listed.stdout.decode().splitlines():
-            if (paths.CHECKOUT / name).is_file():
-                (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
-                (self.checkout / name).write_bytes((paths.CHECKOUT / name).read_bytes())
-                (self.checkout / name).chmod((paths.CHECKOUT / name).stat().st_mode)
-        (self.checkout / ".venv").symlink_to(paths.CHECKOUT / ".venv")
+        self.machine, self.checkout = machine, copy_of_the_checkout(folder / "ollama-fortress")
         own = {
             "DOCKER_HOST": f"unix://{machine.socket}",
             "XDG_STATE_HOME": str(folder / "state"),
