@@ -192,9 +192,6 @@ class Deployment:
         pairs = (line.split() for line in shown.splitlines())
         return {name: id_ for name, id_ in pairs if name != "client"}
 
-    def networks(self) -> list[str]:
-        return docker("network", "ls", "--format", "{{.Name}}", *self._labels()).split()
-
     def left_over(self) -> list[str]:
         found = [f"container {id_}" for id_ in docker("ps", "-aq", *self._labels()).split()]
         found += [f"network {id_}" for id_ in docker("network", "ls", "-q", *self._labels()).split()]

@@ -110,8 +110,7 @@ def test_a_peer_reaches_the_relay_and_nothing_else(fortress: Deployment, bob: Cl
 
 def test_a_neighbour_on_wan_reaches_nothing(fortress: Deployment, bob: Client):
     """It stands where the internet stands, without any NAT between; its only way to other networks is the host."""
-    [wan] = [name for name in fortress.networks() if name.endswith("-wan")]
-    with world() as port, bystander(fortress, "--network", wan) as process:
+    with world() as port, bystander(fortress, "--network", fortress.network("wan")) as process:
         assert reaches(process, own_address(), port), "it reaches nothing at all, so the next lines prove nothing"
         for place in PLACES:
             for address in addresses(fortress, place):
