@@ -168,21 +168,16 @@ class OllamaHost(pulumi.ComponentResource):
             create = _create(container, model.tagged, "base64 -d | gunzip", digest, parameters=TINY_PARAMETERS)
             self.args.host.command(resource_name, create=create, delete=remove, stdin=text, opts=opts)
         else:
-            path = Path(model.source).expanduser()
-            if not path.is_file():
+            path = Path(model.source)
+            if not path.expanduser().is_file():
                 raise pulumi.RunError(
                     f"ollama-fortress:models: {model.name}: there is no file {model.source}; write the path of a "
                     ".gguf file on this machine"
                 )
-            if self.args.settings.host.ssh is not None:
-                raise pulumi.RunError(
-                    f"ollama-fortress:models: {model.name}: a GGUF file is sent to this machine's engine only, not "
-                    "over SSH; leave `source` out to pull the model by name"
-                )
-            with path.open("rb") as file:
+            with path.expanduser().open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            create = _create(container, model.tagged, "cat", digest, source=str(path))
-            self.args.host.command(resource_name, create=create, delete=remove, opts=opts)
+            create = _create(container, model.tagged, "cat", digest)
+            self.args.host.send(resource_name, file=path, create=create, delete=remove, opts=opts)
 
     def _pull(self, model: str) -> str:
         """A server of its own, in a container of its own with a way out, that lives as long as the pull."""
@@ -213,9 +208,7 @@ def _gpus(gpus: str | tuple[str, ...]) -> str | None:
     return f"device={','.join(gpus)}"
 
 
-def _create(
-    container: str, model: str, unpack: str, digest: str, source: str | None = None, parameters: str = ""
-) -> str:
+def _create(container: str, model: str, unpack: str, digest: str, parameters: str = "") -> str:
     script = (
         "set -eu; umask 077; rm -rf /models/.incoming; mkdir /models/.incoming; cd /models/.incoming\n"
         "trap 'rm -rf /models/.incoming' EXIT\n"
@@ -223,11 +216,7 @@ def _create(
         f"printf 'FROM ./model.gguf\\n{parameters}\\n' > Modelfile\n"
         f"ollama create {shlex.quote(model)} -f Modelfile\n"
     )
-    return (
-        f"# {model} {digest}\n"
-        f"docker exec -i {container} /bin/sh -c {shlex.quote(script)}"
-        f"{f' < {shlex.quote(source)}' if source else ''}\n"
-    )
+    return f"# {model} {digest}\ndocker exec -i {container} /bin/sh -c {shlex.quote(script)}\n"
 
 
 def _remove(container: str, model: str) -> str:

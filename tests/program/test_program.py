@@ -74,7 +74,7 @@ class Recorder(MockMonitor):
 
 @pytest.fixture(autouse=True)
 def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_on_the_engine", lambda tag: True)
+    monkeypatch.setattr(images, "_on_the_engine", lambda *_: True)
 
 
 @pytest.fixture(params=[True, False], ids=["preview", "up"])
