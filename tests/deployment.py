@@ -63,6 +63,10 @@ def docker(*arguments: str, stdin: str | None = None, check: bool = True, timeou
 
 
 class Deployment:
+    @classmethod
+    def fresh(cls) -> "Deployment":
+        return cls(f"test-{secrets.token_hex(3)}")
+
     def __init__(self, stack: str) -> None:
         self.stack = stack
         self.file = paths.stack_file(stack)
@@ -301,7 +305,7 @@ class Reply:
 
 @contextmanager
 def deployed() -> Iterator[Deployment]:
-    deployment = Deployment(f"test-{secrets.token_hex(3)}")
+    deployment = Deployment.fresh()
     try:
         deployment.up()
         yield deployment

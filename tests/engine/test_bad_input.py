@@ -1,6 +1,5 @@
 """What cannot work is refused before anything is half-made, with the line to change."""
 
-import secrets
 import socket
 from collections.abc import Iterator
 
@@ -12,7 +11,7 @@ from tests.deployment import Deployment, docker
 @pytest.fixture
 def planned() -> Iterator[Deployment]:
     """A stack that is written down but never deployed."""
-    deployment = Deployment(f"test-{secrets.token_hex(3)}")
+    deployment = Deployment.fresh()
     yield deployment
     deployment.clean_up()
 
@@ -72,9 +71,20 @@ def test_a_stack_file_that_is_not_yaml(planned: Deployment):
 
 
 def test_no_engine(planned: Deployment, monkeypatch: pytest.MonkeyPatch):
-    planned.write()
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
-    said = " ".join(planned.fortress("up", check=False).split())
+    planned.config["host"] = {"docker_socket": "/nonexistent/docker.sock"}
+    said = " ".join(planned.up(check=False).split())
     assert planned.last_code == 1
     assert "no Docker engine answers" in said
+    planned.config["host"] = {}
+
+
+def test_another_docker_host_than_the_stacks_is_named_and_not_used(
+    planned: Deployment, monkeypatch: pytest.MonkeyPatch
+):
+    planned.config["wireguard"]["published_address"] = "192.0.2.77"
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+        said = " ".join(planned.up(check=False).split())
+    assert "DOCKER_HOST is unix:///nonexistent/docker.sock, but this stack's containers run on" in said
+    assert "is no address of this machine" in said, "the stack's own engine was not asked"
