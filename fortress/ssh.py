@@ -14,6 +14,7 @@ from settings.stack import DOCKER_SOCKET
 
 CONNECT_TIMEOUT_S = 15
 SHARED_FOR_S = 60
+"""How long the shared connection outlives its last user; then it ends by itself."""
 
 
 def options(to: SshSettings) -> list[str]:

@@ -281,7 +281,6 @@ def test_a_wrong_key_is_one_sentence_and_nothing_is_sent(
         told = stack.up(check=False)
         assert stack.last_code != 0
         told_by_both = [line for line in told.splitlines() if said in line]
-        assert any("command:remote" in line or "files" in line for line in told.splitlines())
         assert len(told_by_both) >= 2, f"the commands and the Docker provider both refuse:\n{told}"
         assert "Traceback" not in told
         assert server.logins() == 0
@@ -295,7 +294,6 @@ def test_what_is_not_there_yet_is_planned_without_reaching_the_host(server: Sshd
     server.close()
     planned = stack.planned()
     assert {planned[name] for name in ("files", "network", "reader", "command")} == {"create"}
-    assert "not reached" not in stack("preview")
 
 
 def test_a_private_key_that_cannot_be_used_is_said_before_anything_is_made(server: Sshd, tmp_path: Path) -> None:
