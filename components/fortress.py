@@ -14,6 +14,7 @@ from components.networks import Networks, NetworksArgs
 from components.ollama_host import OllamaHost, OllamaHostArgs
 from components.pki import Pki, PkiArgs
 from components.vpn_node import VpnNode, VpnNodeArgs
+from fortress import ssh
 from images import reference
 from render import bundle
 from settings import StackSettings
@@ -41,7 +42,6 @@ class Fortress(pulumi.ComponentResource):
         child = ResourceOptions(parent=self)
         names = Names(stack=settings.stack, prefix=name)
         plan = settings.plan
-        mode = settings.engine.value
         self.tunnel_address = str(wireguard.server4)
 
         host = Host(f"{name}-host", HostArgs(settings=settings.host, stack=settings.stack), child)
@@ -69,8 +69,8 @@ class Fortress(pulumi.ComponentResource):
                 names=names,
                 networks=networks,
                 server=self.pki.hop_server,
-                image=reference("ollama", mode),
-                sidecar_image=reference("gateway", mode),
+                image=_image("ollama", settings),
+                sidecar_image=_image("gateway", settings),
             ),
             child,
         )
@@ -85,7 +85,7 @@ class Fortress(pulumi.ComponentResource):
                 key_hashes=self.identity.key_hashes,
                 server=self.pki.server,
                 hop=self.pki.hop_client,
-                image=reference("gateway", mode),
+                image=_image("gateway", settings),
             ),
             child,
         )
@@ -97,7 +97,7 @@ class Fortress(pulumi.ComponentResource):
                 names=names,
                 networks=networks,
                 devices=self.identity.devices,
-                image=reference("vpn-node", mode),
+                image=_image("vpn-node", settings),
             ),
             child,
         )
@@ -138,3 +138,12 @@ class Fortress(pulumi.ComponentResource):
             )
 
         return Output.all(**values).apply(render)
+
+
+def _image(name: str, settings: StackSettings) -> str:
+    return reference(
+        name,
+        settings.engine.value,
+        check=settings.host.ssh is None,
+        engine=ssh.docker_host(settings.host),
+    )

@@ -18,9 +18,12 @@ from pathlib import Path
 import pulumi
 import pulumi_command as command
 import pulumi_docker as docker
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 from pulumi import Input, Output, ResourceOptions
 
-from settings import HostSettings
+from fortress import ssh
+from settings import PROJECT, HostSettings, SshSettings
 
 ROOT = "/var/lib/ollama-fortress"
 """Where component directories lie on every host, whatever checkout made them."""
@@ -59,23 +62,13 @@ class Host(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _docker(self, name: str) -> docker.Provider:
-        ssh = self.args.settings.ssh
-        if ssh is None:
-            return docker.Provider(
-                f"{name}-docker",
-                host=f"unix://{self.args.settings.docker_socket}",
-                opts=ResourceOptions(parent=self),
-            )
+        there = self.args.settings.ssh
+        if there is not None:
+            ssh.make_folder()
         return docker.Provider(
             f"{name}-docker",
-            host=f"ssh://{ssh.user}@{ssh.address}:{ssh.port}",
-            # The pinned key is offered by a command, so no known_hosts file has to exist on the operator's machine.
-            ssh_opts=[
-                *("-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=/dev/null"),
-                *("-o", f"KnownHostsCommand=/bin/echo %H {ssh.host_key}"),
-                *("-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", "ControlPath=~/.ssh/fortress-%C"),
-                *("-i", str(ssh.private_key_file)),
-            ],
+            host=ssh.docker_host(self.args.settings),
+            ssh_opts=None if there is None else ssh.options(there),
             opts=ResourceOptions(parent=self),
         )
 
@@ -95,26 +88,17 @@ class Host(pulumi.ComponentResource):
         prologue = self._prologue()
         text = Output.concat(prologue, create)
         removal = None if delete is None else Output.concat(prologue, delete)
-        merged = ResourceOptions.merge(opts, ResourceOptions(additional_secret_outputs=["stdout", "stderr"]))
-        ssh = self.args.settings.ssh
-        if ssh is None:
-            return command.local.Command(
-                name,
-                create=text,
-                delete=removal,
-                stdin=stdin,
-                add_previous_output_in_env=False,
-                logging=command.local.Logging.NONE,
-                opts=merged,
-            )
+        there = self.args.settings.ssh
+        if there is None:
+            return self._here(name, text, removal, stdin, opts)
         return command.remote.Command(
             name,
             connection=command.remote.ConnectionArgs(
-                host=ssh.address,
-                port=ssh.port,
-                user=ssh.user,
-                host_key=ssh.host_key,
-                private_key=Output.secret(ssh.private_key_file.expanduser().read_text()),
+                host=there.address,
+                port=there.port,
+                user=there.user,
+                host_key=there.host_key,
+                private_key=Output.secret(_private_key(there)),
                 dial_error_limit=3,
             ),
             create=text,
@@ -122,7 +106,39 @@ class Host(pulumi.ComponentResource):
             stdin=stdin,
             add_previous_output_in_env=False,
             logging=command.remote.Logging.NONE,
-            opts=merged,
+            opts=ResourceOptions.merge(opts, _SECRET_OUTPUTS),
+        )
+
+    def send(self, name: str, *, file: Path, create: str, delete: str, opts: ResourceOptions) -> pulumi.Resource:
+        """Like `command`, with a file of this machine as standard input: any size, and in no state.
+
+        The shell still runs on the host: this machine only holds the file open, and calls `ssh` where that is needed.
+        """
+        text, removal = self._prologue() + create, self._prologue() + delete
+        there = self.args.settings.ssh
+        if there is not None:
+            text, removal = ssh.shell(there, text), ssh.shell(there, removal)
+        # `~` stays as it is written: another machine must get the same plan.
+        path = str(file)
+        source = f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
+        return self._here(name, f"{{\n{text}\n}} < {source}", f"{{\n{removal}\n}} < /dev/null", None, opts)
+
+    def _here(
+        self,
+        name: str,
+        create: Input[str],
+        delete: Input[str] | None,
+        stdin: Input[str] | None,
+        opts: ResourceOptions,
+    ) -> pulumi.Resource:
+        return command.local.Command(
+            name,
+            create=create,
+            delete=delete,
+            stdin=stdin,
+            add_previous_output_in_env=False,
+            logging=command.local.Logging.NONE,
+            opts=ResourceOptions.merge(opts, _SECRET_OUTPUTS),
         )
 
     def _prologue(self) -> str:
@@ -161,6 +177,30 @@ class Host(pulumi.ComponentResource):
             opts=opts,
         )
         return HostFiles(directory=directory, revision=revision, delivered=delivered)
+
+
+_SECRET_OUTPUTS = ResourceOptions(additional_secret_outputs=["stdout", "stderr"])
+
+
+def _private_key(there: SshSettings) -> str:
+    """The key's text, or a refusal: Pulumi's command plugins sign with the key itself, not through an agent."""
+    where = f"{PROJECT}:host.ssh.private_key_file {there.private_key_file}"
+    try:
+        text = there.private_key_file.expanduser().read_text()
+        load = load_ssh_private_key if "OPENSSH PRIVATE KEY" in text else load_pem_private_key
+        load(text.encode(), password=None)
+    except OSError as error:
+        raise pulumi.RunError(f"{where}: {error.strerror}; write the path of a private key that you can read") from None
+    except TypeError:
+        raise pulumi.RunError(
+            f"{where} needs a passphrase, and nobody is there to type it; make a key of its own for deployments "
+            "(`ssh-keygen -t ed25519 -N ''`) and let the host accept that"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise pulumi.RunError(
+            f"{where} is no private key that OpenSSH made; `ssh-keygen -t ed25519` makes one"
+        ) from None
+    return text
 
 
 @dataclass(frozen=True)
@@ -211,8 +251,10 @@ chmod 0755 ."""
 
 _SWITCH = """\
 set -eu
-( sh -c "$check" ) >&2
-cd /target; ln -sfn "rev-$rev" .current; mv -T .current current
+cd /target
+# A refused revision goes, unless it is the running one, refused by a new image or a new check.
+( sh -c "$check" ) >&2 || { [ "$(readlink current)" = "rev-$rev" ] || rm -rf -- "rev-$rev"; exit 1; }
+ln -sfn "rev-$rev" .current; mv -T .current current
 for old in .new-* rev-*; do [ "$old" = "rev-$rev" ] || rm -rf -- "$old"; done"""
 
 

@@ -50,8 +50,11 @@ class OllamaHost(pulumi.ComponentResource):
         self.ollama = self._ollama(name)
         self.sidecar_files = self._sidecar_files(name)
         self.sidecar = self._sidecar(name)
+        # One after the other, on the way in and on the way out: pulls share one network, and two `ollama rm` at the
+        # same moment trip over the folder that both tidy up ("remove /models/manifests/...: no such file").
+        before: list[pulumi.Resource] = [self.ollama]
         for model in args.settings.models:
-            self._model(name, model)
+            before = [self.ollama, self._model(name, model, before)]
         self.register_outputs({})
 
     def _volume(self, name: str) -> docker.Volume:
@@ -150,39 +153,33 @@ class OllamaHost(pulumi.ComponentResource):
         )
         return container
 
-    def _model(self, name: str, model: Model) -> None:
+    def _model(self, name: str, model: Model, before: list[pulumi.Resource]) -> pulumi.Resource:
         """Put one declared model into Ollama, and take it out again when its line goes."""
         container = self.args.names.of(OLLAMA)
         remove = _remove(container, model.tagged)
         opts = ResourceOptions(
             parent=self,
-            depends_on=[self.ollama],
+            depends_on=before,
             delete_before_replace=True,
         )
         resource_name = f"{name}-model-{model.tagged.replace('/', '-').replace(':', '-')}"
         if model.source is None:
-            self.args.host.command(resource_name, create=self._pull(model.tagged), delete=remove, opts=opts)
-        elif model.source == "builtin":
+            return self.args.host.command(resource_name, create=self._pull(model.tagged), delete=remove, opts=opts)
+        if model.source == "builtin":
             text = base64.encodebytes(packed()).decode()
             digest = hashlib.sha256(tiny_gguf()).hexdigest()
             create = _create(container, model.tagged, "base64 -d | gunzip", digest, parameters=TINY_PARAMETERS)
-            self.args.host.command(resource_name, create=create, delete=remove, stdin=text, opts=opts)
-        else:
-            path = Path(model.source).expanduser()
-            if not path.is_file():
-                raise pulumi.RunError(
-                    f"ollama-fortress:models: {model.name}: there is no file {model.source}; write the path of a "
-                    ".gguf file on this machine"
-                )
-            if self.args.settings.host.ssh is not None:
-                raise pulumi.RunError(
-                    f"ollama-fortress:models: {model.name}: a GGUF file is sent to this machine's engine only, not "
-                    "over SSH; leave `source` out to pull the model by name"
-                )
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            create = _create(container, model.tagged, "cat", digest, source=str(path))
-            self.args.host.command(resource_name, create=create, delete=remove, opts=opts)
+            return self.args.host.command(resource_name, create=create, delete=remove, stdin=text, opts=opts)
+        path = Path(model.source)
+        if not path.expanduser().is_file():
+            raise pulumi.RunError(
+                f"ollama-fortress:models: {model.name}: there is no file {model.source}; write the path of a "
+                ".gguf file on this machine"
+            )
+        with path.expanduser().open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        create = _create(container, model.tagged, "cat", digest)
+        return self.args.host.send(resource_name, file=path, create=create, delete=remove, opts=opts)
 
     def _pull(self, model: str) -> str:
         """A server of its own, in a container of its own with a way out, that lives as long as the pull."""
@@ -213,9 +210,7 @@ def _gpus(gpus: str | tuple[str, ...]) -> str | None:
     return f"device={','.join(gpus)}"
 
 
-def _create(
-    container: str, model: str, unpack: str, digest: str, source: str | None = None, parameters: str = ""
-) -> str:
+def _create(container: str, model: str, unpack: str, digest: str, parameters: str = "") -> str:
     script = (
         "set -eu; umask 077; rm -rf /models/.incoming; mkdir /models/.incoming; cd /models/.incoming\n"
         "trap 'rm -rf /models/.incoming' EXIT\n"
@@ -223,11 +218,7 @@ def _create(
         f"printf 'FROM ./model.gguf\\n{parameters}\\n' > Modelfile\n"
         f"ollama create {shlex.quote(model)} -f Modelfile\n"
     )
-    return (
-        f"# {model} {digest}\n"
-        f"docker exec -i {container} /bin/sh -c {shlex.quote(script)}"
-        f"{f' < {shlex.quote(source)}' if source else ''}\n"
-    )
+    return f"# {model} {digest}\ndocker exec -i {container} /bin/sh -c {shlex.quote(script)}\n"
 
 
 def _remove(container: str, model: str) -> str:

@@ -59,10 +59,12 @@ def bundle(
 
 
 @images_app.command("build")
-def images_build(engine: Annotated[str | None, typer.Option(help="online or registry-only")] = None) -> None:
-    """Build the images that this program refers to, where they are missing."""
-    docker_engine.ensure(console)
-    up.build_images(console, engine or engines.choose())
+def images_build(
+    engine: Annotated[str | None, typer.Option(help="online or registry-only; a stack's file says it itself.")] = None,
+    stack: Annotated[str | None, typer.Option("--stack", "-s", help="Build on this stack's host.")] = None,
+) -> None:
+    """Build the images that this program refers to, where they are missing: on this machine, or on a stack's host."""
+    up.build_images(console, engine or engines.choose(), stack)
 
 
 @images_app.command("lock")

@@ -1,28 +1,44 @@
-"""What would only fail in the middle of a deployment, asked before it: digests, ports and subnets of this machine.
+"""What would only fail in the middle of a deployment, asked before it: digests, ports and subnets of the host.
 
-What the stack itself owns is never in its own way.
+What the stack itself owns is never in its own way. Of a host reached by SSH only its engine is asked: its routes, and
+ports of other programs there, are seen when the containers start.
 """
 
 import errno
 import ipaddress
-import json
 import socket
-import subprocess
+from collections.abc import Iterable
 from typing import Any
+
+from docker import DockerClient
+from docker.errors import DockerException
+from requests.exceptions import RequestException
 
 from fortress import stack_file
 from fortress.errors import Stop
 from images import catalogue
 from settings import PROJECT, Engine, StackSettings
 
+LABEL = "fortress.stack"
+Networks = list[ipaddress.IPv4Network]
 
-def check(settings: StackSettings) -> None:
-    """Raise Stop with the line to change. Hosts reached by SSH are not asked: their engine answers itself."""
+
+def check(settings: StackSettings, engine: DockerClient) -> None:
+    """Raise Stop with the line to change."""
     _digests(settings)
-    if settings.host.ssh is not None:
-        return
-    _subnets(settings)
-    _port(settings)
+    there = settings.host.ssh
+    where = "this machine" if there is None else f"the Docker engine of {there.address}"
+    try:
+        networks: list[dict[str, Any]] = engine.api.networks()
+        containers: list[dict[str, Any]] = engine.api.containers()
+    except (DockerException, RequestException) as error:
+        raise Stop(f"{where} does not answer: {error}") from None
+    own = set(_subnets(network for network in networks if _is_ours(network, settings)))
+    used = [network for network in _subnets(networks) if network not in own]
+    if there is None:
+        used += [network for network in stack_file.routes() if network.prefixlen > 0 and network not in own]
+    _refuse_overlap(settings, used, where)
+    _refuse_taken_port(settings, containers, where)
 
 
 def _digests(settings: StackSettings) -> None:
@@ -36,51 +52,54 @@ def _digests(settings: StackSettings) -> None:
         )
 
 
-def _subnets(settings: StackSettings) -> None:
-    own = _own_networks(settings.stack)
+def _is_ours(found: dict[str, Any], settings: StackSettings) -> bool:
+    return (found.get("Labels") or {}).get(LABEL) == settings.stack
+
+
+def _subnets(networks: Iterable[dict[str, Any]]) -> Networks:
+    subnets = [config.get("Subnet", ":") for each in networks for config in each["IPAM"].get("Config") or []]
+    return [ipaddress.IPv4Network(subnet) for subnet in subnets if ":" not in subnet]
+
+
+def _refuse_overlap(settings: StackSettings, used: Networks, where: str) -> None:
     wanted = [("network.base", settings.network.base)]
     if settings.wireguard is not None:
         wanted.append(("wireguard.subnet4", settings.wireguard.subnet4))
-    for used in stack_file.networks_in_use():
-        if used.prefixlen == 0 or used in own:
-            continue
+    for taken in used:
         for key, network in wanted:
-            if network.overlaps(used):
-                free = f", for example {stack_file.free_base(stack_file.networks_in_use())}" if "base" in key else ""
+            if network.overlaps(taken):
+                free = f", for example {stack_file.free_base(used)}" if "base" in key else ""
                 raise Stop(
-                    f"{PROJECT}:{key} {network} overlaps {used}, which this machine uses already; write another "
+                    f"{PROJECT}:{key} {network} overlaps {taken}, which {where} uses already; write another "
                     f"private range{free}"
                 )
 
 
-def _own_networks(stack: str) -> set[ipaddress.IPv4Network]:
-    mine = ["--filter", f"label=fortress.stack={stack}"]
-    ids = _docker("network", "ls", "-q", *mine).split()
-    inspected: list[dict[str, Any]] = json.loads(_docker("network", "inspect", *ids)) if ids else []
-    subnets = [config["Subnet"] for network in inspected for config in network["IPAM"].get("Config") or []]
-    return {ipaddress.IPv4Network(subnet) for subnet in subnets if ":" not in subnet}
-
-
-def _port(settings: StackSettings) -> None:
+def _refuse_taken_port(settings: StackSettings, containers: Iterable[dict[str, Any]], where: str) -> None:
     own = settings.wireguard
-    if own is None or f"{own.port}->" in _docker(
-        *("ps", "--filter", f"label=fortress.stack={settings.stack}", "--format", "{{.Ports}}")
-    ):
+    if own is None:
+        return
+    owners = [
+        _is_ours(container, settings)
+        for container in containers
+        for port in container.get("Ports") or []
+        if port.get("PublicPort") == own.port and port["Type"] == "udp"
+    ]
+    if any(owners):
+        return
+    taken = f"UDP port {own.port} is in use on {where}; write a free one as {PROJECT}:wireguard.port (and into"
+    taken += " wireguard.endpoint)"
+    if owners:
+        raise Stop(taken)
+    if settings.host.ssh is not None:
         return
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((str(own.published_address), own.port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise Stop(
-                    f"UDP port {own.port} is in use on this machine; write a free one as {PROJECT}:wireguard.port (and "
-                    "into wireguard.endpoint)"
-                ) from None
+                raise Stop(taken) from None
             raise Stop(
                 f"{PROJECT}:wireguard.published_address {own.published_address} is no address of this machine; write "
                 "one that `ip address` shows, or leave it out"
             ) from None
-
-
-def _docker(*arguments: str) -> str:
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False).stdout

@@ -16,6 +16,7 @@ import yaml
 from fortress.errors import Stop
 from settings import PROJECT
 from settings.network import BASE_PREFIX
+from settings.stack import DOCKER_SOCKET
 
 EDITORS = "# yaml-language-server: $schema=schema.json"
 """Editors complete the keys and underline what would be refused."""
@@ -23,10 +24,8 @@ PROBE = "probe"
 """The service user whose only device is the throw-away client of `make up`."""
 
 
-def ensure(path: Path, *, engine: str, port: int = 51820) -> dict[str, Any]:
-    """Read the stack file, or write a first one that fits this machine."""
-    if path.exists():
-        return read(path)
+def make(path: Path, *, engine: str, docker_socket: str, port: int = 51820) -> None:
+    """Write a first stack file that fits this machine."""
     base = free_base(networks_in_use())
     config = {
         f"{PROJECT}:engine": engine,
@@ -39,6 +38,8 @@ def ensure(path: Path, *, engine: str, port: int = 51820) -> dict[str, Any]:
         f"{PROJECT}:wireguard": {"endpoint": f"{own_address()}:{port}", "port": port},
         f"{PROJECT}:network": {"base": str(base)},
     }
+    if docker_socket != DOCKER_SOCKET:
+        config[f"{PROJECT}:host"] = {"docker_socket": docker_socket}
     path.parent.mkdir(parents=True, exist_ok=True)
     text = f"{EDITORS}\n# Made by `make up` for this machine; yours to edit.\n" + yaml.safe_dump(
         {"config": config}, sort_keys=False, width=120
@@ -46,7 +47,6 @@ def ensure(path: Path, *, engine: str, port: int = 51820) -> dict[str, Any]:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_text(text)
     fresh.rename(path)
-    return read(path)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -78,13 +78,18 @@ def own_address() -> str:
 
 def networks_in_use() -> list[ipaddress.IPv4Network]:
     """Every IPv4 network this machine has a route to, and Docker's networks, which may have none."""
-    routes = Path("/proc/net/route")
+    return routes() + _docker_networks()
+
+
+def routes() -> list[ipaddress.IPv4Network]:
+    """Every IPv4 network this machine has a route to; the default route is 0.0.0.0/0."""
+    table = Path("/proc/net/route")
     found: list[ipaddress.IPv4Network] = []
-    for line in routes.read_text().splitlines()[1:] if routes.exists() else []:
+    for line in table.read_text().splitlines()[1:] if table.exists() else []:
         fields = line.split()
         destination, mask = (int.from_bytes(bytes.fromhex(fields[i]), "little") for i in (1, 7))
         found.append(ipaddress.IPv4Network((destination, mask.bit_count())))
-    return found + _docker_networks()
+    return found
 
 
 def _docker_networks() -> list[ipaddress.IPv4Network]:

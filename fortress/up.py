@@ -4,19 +4,24 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from docker import DockerClient
 from rich.console import Console
 
 import settings
 from fortress import ask, bundle, debian, docker_engine, engine, paths, preflight, renewal, stack_file
 from fortress.errors import Stop
 from fortress.pulumi_cli import Pulumi, environment
+from images import NAMES
 from images.build import build_all
 
+ON_THE_HOST = ("gateway", "vpn-node", "ollama")
+FOR_THE_QUESTION = ("ollama", "client")
+"""The client's image takes the `ollama` command from the other."""
 KIT_COMMANDS = {"debootstrap": "debootstrap", "gcc": "gcc", "g++": "g++"}
 
 
@@ -40,24 +45,33 @@ def up(console: Console, stack: str) -> None:
 
 def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
     """Everything that must be there before `pulumi` can work on this stack."""
-    docker_engine.ensure(console)
     chosen = _engine(stack)
-    file = paths.stack_file(stack)
-    if stack == "dev":
-        stack_file.ensure(file, engine=chosen)
-    elif not file.exists():
-        raise Stop(f"there is no stacks/{file.name}; copy examples/Pulumi.example.yaml there and edit it")
-    preflight.check(_settings(stack))
-    if below := engine.shortcomings(chosen):
-        console.print(f"[yellow]{below}[/]")
-    pulumi = Pulumi(stack, exports(console, stack))
-    if build:
-        build_images(console, chosen)
+    config = _settings_or_first_ones(console, stack, chosen)
+    there = docker_engine.reach(console, config.host)
+    try:
+        preflight.check(config, there)
+        if below := engine.shortcomings(chosen):
+            console.print(f"[yellow]{below}[/]")
+        pulumi = Pulumi(stack, exports(console, stack))
+        if build:
+            _bring_images(console, config, there)
+    finally:
+        there.close()
     if not pulumi.exists():
         pulumi.read("stack", "init", "--non-interactive")
     else:
         renewal.renew_when_due(console, pulumi)
     return pulumi
+
+
+def _settings_or_first_ones(console: Console, stack: str, chosen: str) -> settings.StackSettings:
+    file = paths.stack_file(stack)
+    if not file.exists() and stack == "dev":
+        docker_engine.ensure(console)  # whose networks a first stack file leaves alone
+        stack_file.make(file, engine=chosen, docker_socket=docker_engine.socket())
+    elif not file.exists():
+        raise Stop(f"there is no stacks/{file.name}; copy examples/Pulumi.home.yaml there and edit it")
+    return _settings(stack)
 
 
 def exports(console: Console, stack: str) -> dict[str, str]:
@@ -84,10 +98,37 @@ def _settings(stack: str) -> settings.StackSettings:
     return settings.load(stack, stack_file.read(paths.stack_file(stack)))
 
 
-def build_images(console: Console, chosen: str) -> None:
+def build_images(console: Console, chosen: str, stack: str | None) -> None:
+    """`fortress images build`: for one stack's host, or for this machine's engine as DOCKER_HOST names it."""
+    if stack is None:
+        docker_engine.ensure(console)
+        _build(console, chosen)
+        return
+    config = _settings(stack)
+    there = docker_engine.reach(console, config.host)
+    try:
+        _bring_images(console, config, there)
+    finally:
+        there.close()
+
+
+def _bring_images(console: Console, config: settings.StackSettings, there: DockerClient) -> None:
+    """Each image is built on the engine that runs it: what asks the first question runs on this machine's."""
+    chosen = config.engine.value
+    if config.host.ssh is None:
+        _build(console, chosen)
+        return
+    if chosen == "registry-only":
+        docker_engine.refuse_another_processor(there)
+    _build(console, chosen, ON_THE_HOST, there)
+    if stack_file.PROBE in config.users and docker_engine.answers():
+        _build(console, chosen, FOR_THE_QUESTION)
+
+
+def _build(console: Console, chosen: str, names: Sequence[str] = NAMES, on: DockerClient | None = None) -> None:
     if chosen == "registry-only":
         debian.ensure(console, KIT_COMMANDS, "the registry-only engine")
-    build_all(chosen, console)
+    build_all(chosen, console, names=names, engine=on)
 
 
 def write_bundles(stack: str, outputs: dict[str, Any]) -> None:
@@ -110,6 +151,9 @@ def show_bundle(console: Console, stack: str, user: str, outputs: dict[str, Any]
 def _ask(console: Console, config: settings.StackSettings, outputs: dict[str, Any]) -> None:
     if stack_file.PROBE not in outputs["bundles"]:
         console.print(f"no question asked: the stack has no user `{stack_file.PROBE}: {{service: true}}`")
+        return
+    if config.host.ssh is not None and not docker_engine.answers():
+        console.print("no question asked: the client that asks it needs a Docker engine on this machine")
         return
     console.print(f"\n[bold]{ask.QUESTION}[/]  (through the tunnel, model {config.models[0].name})")
     answer = ask.ask(

@@ -84,14 +84,16 @@ def recipe(name: str, mode: str, catalogue: Catalogue | None = None, folder: Pat
     return Recipe(name, dockerfile, files, arguments, binaries, catalogue.packages_of.isoformat())
 
 
-def reference(name: str, mode: str = "online", *, check: bool = True) -> str:
+def reference(name: str, mode: str = "online", *, check: bool = True, engine: str | None = None) -> str:
     """The literal that the program refers to.
 
-    Raises: ImageError naming the command to run, when the image is not on this machine's engine. `check=False` asks
-    no engine: for hosts reached by SSH, and for tests.
+    engine: address of the Docker engine that must have it (unix://...); without, the one that DOCKER_HOST names.
+    Raises: ImageError naming the command to run, when the image is not on that engine. `check=False` asks no engine:
+    for tests, and for a host reached by SSH, so that a stack can be planned where that host is not reached; an image
+    that is missing there is said when its container is made.
     """
     tag = recipe(name, mode).tag
-    if check and not _on_the_engine(tag):
+    if check and not _on_the_engine(tag, engine):
         raise ImageError(
             f"the image {tag} is not on the Docker engine yet; run `fortress images build --engine {mode}`"
         )
@@ -99,12 +101,12 @@ def reference(name: str, mode: str = "online", *, check: bool = True) -> str:
 
 
 @cache
-def _on_the_engine(tag: str) -> bool:
+def _on_the_engine(tag: str, engine: str | None) -> bool:
     import docker
     from docker.errors import DockerException, ImageNotFound
 
     try:
-        client = docker.from_env(timeout=20)
+        client = docker.DockerClient(base_url=engine, timeout=20) if engine else docker.from_env(timeout=20)
         try:
             client.images.get(tag)
         finally:

@@ -6,7 +6,7 @@ May be interrupted at any moment and called again: an image gets its tag, a down
 import io
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,22 @@ class _Interrupted(Exception):
     """The person at the terminal stopped the whole; a worker ends at its next message."""
 
 
-def build_all(mode: str, progress: Console | None = None) -> dict[str, str]:
-    """Leave with every image on the engine. Returns: name -> reference."""
-    client = _client()
+def build_all(
+    mode: str,
+    progress: Console | None = None,
+    *,
+    names: Sequence[str] = NAMES,
+    engine: docker.DockerClient | None = None,
+) -> dict[str, str]:
+    """Leave with every image on the engine. Returns: name -> reference.
+
+    engine: where they are built, and for whose kind of processor; without, the one that DOCKER_HOST names.
+    """
+    client = engine or _client()
     try:
         if mode == "online":
             _lock_unresolved(client, progress or Console(stderr=True))
-        wanted = {name: recipe(name, mode) for name in NAMES}
+        wanted = {name: recipe(name, mode) for name in names}
         missing = [one for one in wanted.values() if not _exists(client, one.tag)]
         if missing:
             _build_side_by_side(client, missing, progress or Console(stderr=True))
@@ -42,7 +51,8 @@ def build_all(mode: str, progress: Console | None = None) -> dict[str, str]:
     except APIError as error:
         raise ImageError(f"the Docker engine refused: {error.explanation or error}") from None
     finally:
-        client.close()
+        if engine is None:
+            client.close()
 
 
 def lock_all() -> dict[str, str]:

@@ -24,6 +24,7 @@ class Access(StrEnum):
 
 
 BUILT_ACCESS = frozenset({Access.WIREGUARD})
+DOCKER_SOCKET = "/var/run/docker.sock"
 
 
 def _model_name(value: str) -> str:
@@ -154,14 +155,24 @@ class SshSettings(Settings):
     user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = "root"
     port: int = Field(default=22, ge=1, le=65535)
     host_key: Annotated[str, Field(pattern=r"^(ssh-ed25519|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]+$")]
-    private_key_file: Path = Path("~/.ssh/id_ed25519")
+    private_key_file: Path = Field(default=Path("~/.ssh/id_ed25519"), description="Without a passphrase.")
+
+    @field_validator("private_key_file")
+    @classmethod
+    def _the_same_file_for_ssh_and_for_us(cls, value: Path) -> Path:
+        if not re.fullmatch(r"~?/[A-Za-z0-9._/@+-]+", str(value)):
+            raise ValueError(
+                f"{str(value)!r} is not a path that `ssh` reads as it stands; write one that begins with / or ~/ and "
+                "has no spaces, like ~/.ssh/id_ed25519"
+            )
+        return value
 
 
 class HostSettings(Settings):
     """Where the containers run: this machine, or one reached by SSH."""
 
     ssh: SshSettings | None = None
-    docker_socket: Annotated[str, Field(pattern=r"^/[A-Za-z0-9/._-]+$")] = "/var/run/docker.sock"
+    docker_socket: Annotated[str, Field(pattern=r"^/[A-Za-z0-9/._-]+$")] = DOCKER_SOCKET
 
 
 class PkiSettings(Settings):

@@ -121,19 +121,30 @@ def test_a_full_disk_while_the_config_is_written(planned: Deployment):
     planned.up()
 
 
-def test_an_engine_that_is_too_old(planned: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    planned.write()
+def test_an_engine_that_is_too_old(planned: Deployment, tmp_path: Path):
+    planned.config["host"] = {"docker_socket": f"{tmp_path}/docker.sock"}
     with engine_of("1.40", tmp_path / "docker.sock"):
-        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
-        said = " ".join(planned.fortress("up", check=False).split())
+        said = " ".join(planned.up(check=False).split())
     assert planned.last_code == 1
     assert "speaks API 1.40; at least 1.41 (engine 20.10) is needed" in said
+    planned.config["host"] = {}
 
 
 def test_no_engine(planned: Deployment, monkeypatch: pytest.MonkeyPatch):
-    planned.write()
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
-    said = " ".join(planned.fortress("up", check=False).split())
+    planned.config["host"] = {"docker_socket": "/nonexistent/docker.sock"}
+    said = " ".join(planned.up(check=False).split())
     assert planned.last_code == 1
     assert "no Docker engine answers" in said
+    planned.config["host"] = {}
+
+
+def test_another_docker_host_than_the_stacks_is_named_and_not_used(
+    planned: Deployment, monkeypatch: pytest.MonkeyPatch
+):
+    planned.config["wireguard"]["published_address"] = "192.0.2.77"
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+        said = " ".join(planned.up(check=False).split())
+    assert "DOCKER_HOST is unix:///nonexistent/docker.sock, but this stack's containers run on" in said
+    assert "is no address of this machine" in said, "the stack's own engine was not asked"

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,7 @@ class Recorder(MockMonitor):
 
 @pytest.fixture(autouse=True)
 def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_on_the_engine", lambda tag: True)
+    monkeypatch.setattr(images, "_on_the_engine", lambda *_: True)
 
 
 @pytest.fixture(params=[True, False], ids=["preview", "up"])
@@ -217,6 +218,41 @@ def test_a_new_user_touches_no_other_users_resources():
     assert {urn(r)[2] for r in after.requests} - {urn(r)[2] for r in before.requests} == {"fortress-identity-carol"}
     containers = [{r.name: r.object for r in built.of("docker:index/container:Container")} for built in (before, after)]
     assert containers[0] == containers[1]
+
+
+@pytest.fixture
+def over_ssh(tmp_path: Path) -> dict[str, Any]:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    public = " ".join(key.with_suffix(".pub").read_text().split()[:2])
+    there = {"address": "box.example.com", "user": "deploy", "host_key": public, "private_key_file": str(key)}
+    return CONFIG | {"host": {"ssh": there}}
+
+
+def test_on_a_host_reached_by_ssh_every_command_goes_there(
+    over_ssh: dict[str, Any], preview: bool, monkeypatch: pytest.MonkeyPatch
+):
+    here = build(CONFIG, preview=preview)
+    monkeypatch.setattr(images, "_on_the_engine", lambda *_: pytest.fail("an engine was asked"))
+    built = build(over_ssh, preview=preview)
+    assert not built.of("command:local:Command")
+    remote, local = built.of("command:remote:Command"), here.of("command:local:Command")
+    assert {request.name for request in remote} == {request.name for request in local}
+    provider = built.of("pulumi:providers:docker")[0].object
+    assert provider["host"] == "ssh://deploy@box.example.com:22"
+    text = Path(over_ssh["host"]["ssh"]["private_key_file"]).read_text().splitlines()[1]
+    for request in built.requests:
+        assert text not in _split(request.object)[0], f"{request.name} carries the private key in plain text"
+
+
+def test_a_gguf_file_is_sent_by_this_machine_and_read_on_the_host(over_ssh: dict[str, Any], tmp_path: Path):
+    file = tmp_path / "own.gguf"
+    file.write_bytes(b"GGUF")
+    more = over_ssh | {"models": [{"name": "own", "source": str(file)}]}
+    (sent,) = build(more, preview=False).of("command:local:Command")
+    assert sent.object["create"].startswith("{\nssh -F none ")
+    assert sent.object["create"].endswith(f"}} < {file}")
+    assert "stdin" not in sent.object
 
 
 def test_a_refused_config_stops_the_program_with_its_sentence():

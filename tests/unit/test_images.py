@@ -128,10 +128,10 @@ def test_an_unknown_name_or_engine_is_refused_with_the_known_ones() -> None:
 
 
 def test_a_missing_image_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_on_the_engine", lambda tag: False)
+    monkeypatch.setattr(images, "_on_the_engine", lambda *_: False)
     with pytest.raises(ImageError, match="fortress images build --engine registry-only"):
         images.reference("gateway", "registry-only")
-    monkeypatch.setattr(images, "_on_the_engine", lambda tag: True)
+    monkeypatch.setattr(images, "_on_the_engine", lambda *_: True)
     assert images.reference("gateway", "registry-only") == images.reference("gateway", "registry-only", check=False)
 
 

@@ -14,7 +14,8 @@ import pytest
 from docker.errors import APIError, NotFound
 from requests import Response
 
-from offline.plugins.docker import container, engine, image, network, ssh, volume
+from offline import docker_over_ssh
+from offline.plugins.docker import container, engine, image, network, volume
 from offline.plugins.docker.container import Container
 from offline.plugins.docker.image import RemoteImage
 from offline.plugins.docker.network import Network
@@ -624,6 +625,32 @@ def listening(tmp_path: Path) -> Iterator[Path]:
         server.shutdown()
 
 
+@pytest.mark.parametrize(
+    ("stderr", "said"),
+    [
+        (
+            "@@@ WARNING @@@\nHost key verification failed.",
+            "box shows another host key than the pinned one; nothing was sent",
+        ),
+        ("root@box: Permission denied (publickey).", "box does not accept the private key"),
+        ("sh: 1: docker: not found", "box has no `docker` command"),
+        ("Cannot connect to the Docker daemon at unix:///x. Is it running?", "no Docker engine answers its user there"),
+        ("ssh: connect to host box port 22: Connection refused", "cannot reach box by SSH: .*Connection refused"),
+        ("", "no word of why"),
+    ],
+)
+def test_why_an_engine_behind_ssh_does_not_answer_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stderr: str, said: str
+) -> None:
+    (tmp_path / "stderr").write_text(stderr)
+    (tmp_path / "ssh").write_text(f"#!/bin/sh\ncat {tmp_path}/stderr >&2\nexit 255\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(docker_over_ssh.Unreachable, match=said) as caught:
+        docker_over_ssh.reach("ssh://box", [])
+    assert "\n" not in str(caught.value)
+
+
 def test_an_engine_behind_ssh_is_reached_with_the_given_options(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listening: Path
 ) -> None:
@@ -638,13 +665,18 @@ def test_an_engine_behind_ssh_is_reached_with_the_given_options(
     )
     (tmp_path / "bridge.py").write_text(bridge)
     fake_ssh = tmp_path / "ssh"
-    fake_ssh.write_text(f'#!/bin/sh\necho "$@" > {said}\nexec python3 {tmp_path}/bridge.py\n')
+    fake_ssh.write_text(
+        f'#!/bin/sh\necho "$@" >> {said}\ncase "$*" in *version*) echo 1.41; exit;; esac\n'
+        f"exec python3 {tmp_path}/bridge.py\n"
+    )
     fake_ssh.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(engine, "_client", None)
     engine.configure({"host": "ssh://root@box:2222", "sshOpts": json.dumps(["-o", "StrictHostKeyChecking=yes"])})
     assert engine.client().ping()
-    words = "-o StrictHostKeyChecking=yes -o BatchMode=yes -l root -p 2222 -- box docker system dial-stdio"
-    assert said.read_text().strip() == words
-    assert ssh.command("ssh://box", [])[-5:] == ["--", "box", *ssh.REMOTE]
+    words = "-o StrictHostKeyChecking=yes -T -l root -p 2222 -- box docker"
+    asked = [f"{words} version --format {{{{.Server.APIVersion}}}}", f"{words} system dial-stdio"]
+    assert set(said.read_text().splitlines()) == set(asked)
+    elsewhere = docker_over_ssh.command("ssh://box/run/user/1000/docker.sock", [], "ps")
+    assert elsewhere == ["ssh", "-T", "--", "box", "docker", "--host=unix:///run/user/1000/docker.sock", "ps"]
     monkeypatch.setattr(engine, "_client", None)

@@ -11,7 +11,7 @@ import docker
 from docker.errors import APIError, DockerException
 from requests.exceptions import RequestException
 
-from offline.plugins.docker import ssh
+from offline import docker_over_ssh
 from offline.plugins.provider import Failed, Values, is_unknown
 from offline.plugins.schema import Field
 
@@ -48,7 +48,8 @@ def client() -> docker.APIClient:
         if _client is None:
             with said("reaching the Docker engine"):
                 if str(_host).startswith("ssh://"):
-                    fresh = ssh.client(str(_host), _ssh_options, version=MINIMUM_API, timeout=TIMEOUT_S)
+                    docker_over_ssh.reach(str(_host), _ssh_options)
+                    fresh = docker_over_ssh.client(str(_host), _ssh_options, version=MINIMUM_API, timeout=TIMEOUT_S)
                 else:
                     fresh = docker.APIClient(base_url=_host, version=MINIMUM_API, timeout=TIMEOUT_S)
                 fresh.ping()
@@ -61,6 +62,8 @@ def said(what: str) -> Iterator[None]:
     """Turn the engine's error into one sentence that says what to do where that is known."""
     try:
         yield
+    except docker_over_ssh.Unreachable as error:
+        raise Failed(f"{what}: {error}") from error
     except APIError as error:
         text = str(error.explanation or error)
         raise Failed(f"{what}: {_advice(text)}") from error
@@ -77,7 +80,7 @@ def _advice(text: str) -> str:
             f"the subnet overlaps a network of this machine; write a free network.base into the stack config ({text})"
         )
     if "No such image" in text:
-        return f"{text}; run `bin/fortress images build`, then again"
+        return f"{text}; run `bin/fortress images build`, with `--stack` for a host reached by SSH"
     return text
 
 

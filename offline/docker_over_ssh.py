@@ -1,6 +1,7 @@
 """A Docker engine behind SSH: the operator's own `ssh` runs `docker system dial-stdio` there, one for each connection.
 
 docker-py can do this only with paramiko installed, and never with options of one's own (a pinned host key, say).
+The docker plugin and the command line both use it; it lies here because plugins run from a copy of this folder alone.
 """
 
 import socket
@@ -15,15 +16,57 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 CONNECTIONS = 4
-REMOTE = ("docker", "system", "dial-stdio")
+PROBE_TIMEOUT_S = 60
 
 
-def command(host: str, options: Sequence[str]) -> list[str]:
-    """The words that reach the engine at `ssh://user@host:port`."""
+class Unreachable(Exception):
+    """The engine cannot be asked; one sentence says why."""
+
+
+def command(host: str, options: Sequence[str], *remote: str) -> list[str]:
+    """The words that run `docker remote...` at `ssh://user@host:port[/path/of/the/socket]`."""
     address = urlsplit(host)
     user = ["-l", address.username] if address.username else []
     port = ["-p", str(address.port)] if address.port else []
-    return ["ssh", *options, "-o", "BatchMode=yes", *user, *port, "--", address.hostname or "", *REMOTE]
+    engine = [f"--host=unix://{address.path}"] if address.path.strip("/") else []
+    return ["ssh", *options, "-T", *user, *port, "--", address.hostname or "", "docker", *engine, *remote]
+
+
+def reach(host: str, options: Sequence[str]) -> str:
+    """Ask once whether the engine is there. Returns: its API version. Raises: Unreachable.
+
+    What `ssh` and the far shell say is only heard here: of a connection that breaks off, docker-py knows nothing.
+    """
+    where = host.removeprefix("ssh://")
+    try:
+        done = subprocess.run(
+            command(host, options, "version", "--format", "{{.Server.APIVersion}}"),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise Unreachable("there is no `ssh` on this machine; install the OpenSSH client") from None
+    except subprocess.TimeoutExpired:
+        raise Unreachable(f"{where} does not answer within {PROBE_TIMEOUT_S} s") from None
+    if done.returncode != 0:
+        raise Unreachable(_why(where, done.stderr))
+    return done.stdout.strip()
+
+
+def _why(where: str, said: str) -> str:
+    last = said.strip().splitlines()[-1] if said.strip() else "no word of why"
+    if "Host key verification failed" in said:
+        return f"{where} shows another host key than the pinned one; nothing was sent"
+    if "Permission denied (" in said:
+        return f"{where} does not accept the private key"
+    if "not found" in said:
+        return f"{where} has no `docker` command; install Docker there"
+    if "docker daemon" in said.lower():
+        return f"{where} is reached, but no Docker engine answers its user there: {last}"
+    return f"cannot reach {where} by SSH: {last}"
 
 
 class _Connection(HTTPConnection):
@@ -72,5 +115,5 @@ class _Adapter(BaseHTTPAdapter):
 def client(host: str, options: Sequence[str], *, version: str, timeout: int) -> docker.APIClient:
     """A client whose every request goes through `ssh`."""
     found = docker.APIClient(base_url="unix:///not-used", version=version, timeout=timeout)
-    found.mount("http+docker://", _Adapter(command(host, options), timeout))
+    found.mount("http+docker://", _Adapter(command(host, options, "system", "dial-stdio"), timeout))
     return found
