@@ -239,6 +239,9 @@ _OWNER = "--cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER --entrypoint /
 
 _RECEIVE = """\
 set -eu; umask 077; cd /target
+trap '[ $? = 0 ] || { rm -rf ".new-$rev"
+  echo "the config was not written to $dir on this host, and the old one stays: make room on its disk, then up again"
+} >&2' EXIT
 rm -rf ".new-$rev"; mkdir ".new-$rev"
 base64 -d | tar -x -p --same-owner -C ".new-$rev"
 chown "$uid:$uid" ".new-$rev"; chmod 0500 ".new-$rev"
@@ -259,7 +262,7 @@ for old in .new-* rev-*; do [ "$old" = "rev-$rev" ] || rm -rf -- "$old"; done"""
 # its next crash or reboot (`unless-stopped`; seen on engine 20.10).
 def _deliver(summary: str, revision: str, directory: str, consumer: Consumer) -> str:
     """The script of one delivery: what differs between two revisions stands in its first lines."""
-    environment = '-e rev="$rev" -e uid="$uid" -e check="$check"'
+    environment = '-e dir="$dir" -e rev="$rev" -e uid="$uid" -e check="$check"'
     # A check runs without the container's own networks, so addresses that it will have must be bindable.
     bindable = "--sysctl net.ipv4.ip_nonlocal_bind=1"
     scratch = " ".join(f"--tmpfs {path}" for path in ("/tmp", "/run", "/var/log/gateway", "/var/lib/gateway"))  # noqa: S108

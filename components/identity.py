@@ -12,7 +12,7 @@ import pulumi_random as random
 from pulumi import Output, ResourceOptions
 
 from settings import StackSettings
-from settings.keys import Seed, api_key, key_hash, wireguard_private, wireguard_psk, wireguard_public
+from settings.keys import SEED_BYTES, Seed, api_key, key_hash, wireguard_private, wireguard_psk, wireguard_public
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +46,15 @@ class Identity(pulumi.ComponentResource):
         addresses = settings.device_addresses()
         self.api_keys, self.key_hashes, self.devices = {}, {}, []
         for user_name, user in sorted(settings.users.items()):
-            seed = self._seed(f"{name}-{user_name}")
-            key = seed.apply(_deriving(api_key, user_name, user.epoch))
+            own = seed(f"{name}-{user_name}", ResourceOptions(parent=self))
+            key = own.apply(_deriving(api_key, user_name, user.epoch))
             self.api_keys[user_name] = Output.secret(key)
             # A hash of 256 random bits tells nothing about them; the gateway's files and the preview show it.
             self.key_hashes[user_name] = Output.unsecret(key.apply(key_hash))
             for device in user.device_list():
                 ip4, ip6 = addresses[user_name, device.name]
                 who = (user_name, device.name, device.epoch)
-                private = None if device.public_key else Output.secret(seed.apply(_deriving(wireguard_private, *who)))
+                private = None if device.public_key else Output.secret(own.apply(_deriving(wireguard_private, *who)))
                 public = (
                     Output.from_input(device.public_key)
                     if private is None
@@ -68,14 +68,28 @@ class Identity(pulumi.ComponentResource):
                         ip6=ip6,
                         private_key=private,
                         public_key=public,  # type: ignore[arg-type]
-                        psk=Output.secret(seed.apply(_deriving(wireguard_psk, *who))),
+                        psk=Output.secret(own.apply(_deriving(wireguard_psk, *who))),
                     )
                 )
         self.register_outputs({})
 
-    def _seed(self, name: str) -> Output[str]:
-        return random.RandomBytes(name, length=32, opts=ResourceOptions(parent=self)).base64
+
+def seed(name: str, opts: ResourceOptions) -> Output[str]:
+    """32 random bytes as 64 hex digits, secret.
+
+    Not a RandomBytes: that one's id is the bytes themselves, and no id is ever encrypted. Of the kinds of characters
+    that a password may have, only the special ones are on, and those are the hex digits.
+    """
+    return random.RandomPassword(
+        name,
+        length=2 * SEED_BYTES,
+        lower=False,
+        upper=False,
+        numeric=False,
+        override_special="0123456789abcdef",
+        opts=opts,
+    ).result
 
 
 def _deriving(derivation, *who: str):
-    return lambda seed: derivation(Seed.from_base64(seed), *who)
+    return lambda seed: derivation(Seed.from_hex(seed), *who)

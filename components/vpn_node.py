@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import pulumi
 import pulumi_docker as docker
-import pulumi_random as random
 from pulumi import Output, ResourceOptions
 
 from components.container import Attachment, ContainerSpec, hardened
 from components.host import Consumer, Host, HostFiles
-from components.identity import DeviceIdentity
+from components.identity import DeviceIdentity, seed
 from components.names import Names
 from components.networks import Networks
 from render import haproxy, nftables, wireguard
@@ -50,9 +49,9 @@ class VpnNode(pulumi.ComponentResource):
     def _private_key(self, name: str) -> Output[str]:
         assert self.args.settings.wireguard is not None
         epoch = self.args.settings.wireguard.epoch
-        seed = random.RandomBytes(f"{name}-seed", length=32, opts=ResourceOptions(parent=self)).base64
+        own = seed(f"{name}-seed", ResourceOptions(parent=self))
         return Output.secret(
-            seed.apply(lambda text: wireguard_private(Seed.from_base64(text), SERVER.user, SERVER.device, epoch))
+            own.apply(lambda text: wireguard_private(Seed.from_hex(text), SERVER.user, SERVER.device, epoch))
         )
 
     def _files(self, name: str) -> HostFiles:

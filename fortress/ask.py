@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 
@@ -17,9 +18,22 @@ QUESTION = "Why is the sky blue?"
 MAX_TOKENS = 24
 TIMEOUT_S = 120
 
+# Runs in the client container, with the bundle on stdin. No argument holds a secret: curl reads the key from a file.
+SCRIPT = """\
+set -eu; umask 077; mkdir -p /tmp/b; cd /tmp/b
+python3 -c 'import json,sys,pathlib; [pathlib.Path(n).write_text(t) for n,t in json.load(sys.stdin).items()]'
+printf 'header = "Authorization: Bearer %s"\\n' "$(cat api_key)" > curlrc
+exec tunnel-client tunnel.conf /bin/sh -eu -c '
+ask="curl -sS -N --fail-with-body --connect-timeout 5 --cacert ca.pem -K curlrc"
+$ask --retry 10 --retry-connrefused --retry-delay 1 --max-time 20 "$1/api/tags"; echo
+exec $ask --max-time "$2" -d @body "$1/api/generate"' sh "$1" "$2"
+"""
+
 
 @dataclass(frozen=True)
 class Answer:
+    models: tuple[str, ...]
+    """What Ollama has, as it lists it."""
     text: str
     chunks: int
     first_chunk_s: float
@@ -36,13 +50,6 @@ def ask(
     """
     device = next(name for name in sorted(files) if name.startswith("wireguard-"))
     body = {"model": model, "prompt": QUESTION, "options": {"num_predict": MAX_TOKENS}}
-    script = (
-        'set -eu; umask 077; mkdir -p /tmp/b; cd /tmp/b; python3 -c "'
-        "import json,sys,pathlib; [pathlib.Path(n).write_text(t) for n,t in json.load(sys.stdin).items()]"
-        '"; printf "header = \\"Authorization: Bearer %s\\"\\n" "$(cat api_key)" > curlrc; '
-        "exec tunnel-client tunnel.conf curl -sS -N --fail-with-body --retry 10 --retry-connrefused --retry-delay 1 "
-        f"--connect-timeout 5 --max-time {TIMEOUT_S} --cacert ca.pem -K curlrc -d @body https://{domain}/api/generate"
-    )
     stdin = json.dumps(
         {
             "tunnel.conf": files[device],
@@ -58,9 +65,11 @@ def ask(
         *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--device", "/dev/net/tun"),
         *("--security-opt", "no-new-privileges", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/run"),  # noqa: S108
         *("--sysctl", "net.ipv6.conf.all.disable_ipv6=0", "--add-host", f"{domain}:{tunnel_address}"),
-        *("--entrypoint", "/bin/sh", reference("client", engine), "-c", script),
+        *("--entrypoint", "/bin/sh", reference("client", engine), "-c", SCRIPT),
+        *("sh", f"https://{domain}", str(TIMEOUT_S)),
     ]
     started = time.monotonic()
+    models: tuple[str, ...] = ()
     text, chunks, first, ended = "", 0, 0.0, False
     try:
         with subprocess.Popen(
@@ -70,7 +79,12 @@ def ask(
             client.stdin.write(stdin)
             client.stdin.close()
             for line in client.stdout:
+                if not line.strip():
+                    continue
                 frame = _frame(line)
+                if "models" in frame:
+                    models = tuple(model["name"] for model in frame["models"])
+                    continue
                 chunks += 1
                 first = first or time.monotonic() - started
                 text += frame.get("response", "")
@@ -86,10 +100,10 @@ def ask(
             f"the fortress is up, but no whole answer came through the tunnel (code {client.returncode}, "
             f"{chunks} chunks): {errors.strip()[-400:] or text[-200:] or 'no word of why'}"
         )
-    return Answer(text, chunks, first, time.monotonic() - started)
+    return Answer(models, text, chunks, first, time.monotonic() - started)
 
 
-def _frame(line: str) -> dict[str, str]:
+def _frame(line: str) -> dict[str, Any]:
     try:
         frame = json.loads(line)
     except json.JSONDecodeError:

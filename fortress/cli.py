@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fortress import docker_engine, up
 from fortress import engine as engines
-from fortress import up
 from fortress.errors import Stop
 from fortress.pulumi_cli import Pulumi
 from images import build
@@ -70,8 +70,12 @@ def images_build(
 @images_app.command("lock")
 def images_lock() -> None:
     """Ask the registries for the digest of every pulled image, and write them into the catalogue."""
-    for name, digest in build.lock_all().items():
+    docker_engine.ensure(console)
+    changed = build.lock_all()
+    for name, digest in changed.items():
         console.print(f"{name}  {digest}")
+    if not changed:
+        console.print("every digest in images/catalogue.yaml is what the registry says")
 
 
 def main() -> None:

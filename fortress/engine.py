@@ -18,20 +18,28 @@ from rich.console import Console
 
 from fortress import paths
 from fortress.errors import Stop
+from images import catalogue
+from offline.build import alone, workshop
 
 PULUMI_VERSION = "3.272.0"
 RELEASES = "https://get.pulumi.com/releases/sdk"
 PROBE_TIMEOUT_S = 5.0
 ENGINES = ("online", "registry-only")
 
-BELOW_FLOORS = (
-    "registry-only engine: Ollama 0.32.15 (floor 0.35.0) and nginx 1.30.6 (floor 1.30.7) are below the security "
-    "floors; pull, push, create and uploads are closed. Not for production."
-)
-
 
 def releases() -> str:
     return os.environ.get("FORTRESS_PULUMI_RELEASES", RELEASES).rstrip("/")
+
+
+def shortcomings(engine: str) -> str | None:
+    """What to say at the start of a run on this engine; nothing online."""
+    if engine == "online":
+        return None
+    below = catalogue.below_floors(engine)
+    return (
+        f"registry-only engine: {' and '.join(below) or 'nothing is below a security floor'}; pull, push, create and "
+        "uploads are closed. Not for production."
+    )
 
 
 def choose() -> str:
@@ -42,7 +50,9 @@ def choose() -> str:
             raise Stop(f"FORTRESS_ENGINE is {forced!r}; write {' or '.join(ENGINES)}, or unset it")
         return forced
     try:
-        answer = httpx.head(f"{releases()}/pulumi-{PULUMI_VERSION}-checksums.txt", timeout=PROBE_TIMEOUT_S)
+        answer = httpx.head(
+            f"{releases()}/pulumi-{PULUMI_VERSION}-checksums.txt", timeout=PROBE_TIMEOUT_S, follow_redirects=True
+        )
         return "online" if answer.is_success else "registry-only"
     except httpx.HTTPError:
         return "registry-only"
@@ -61,10 +71,16 @@ def prepare(engine: str, console: Console) -> tuple[Path, Path]:
 
 
 def _download(console: Console) -> Path:
-    """The official release, checked against its published checksums, unpacked once."""
+    """The official release, checked against its published checksums, unpacked once; it gets its name when whole."""
     target = paths.cache() / "pulumi" / PULUMI_VERSION
-    if (target / "pulumi").exists():
-        return target
+    if not (target / "pulumi").exists():
+        with alone(target):
+            if not (target / "pulumi").exists():
+                _install(target, console)
+    return target
+
+
+def _install(target: Path, console: Console) -> None:
     system = platform.system().lower()
     machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine().lower())
     if system not in ("linux", "darwin") or machine is None:
@@ -75,22 +91,20 @@ def _download(console: Console) -> Path:
         sums = _get(f"{releases()}/pulumi-{PULUMI_VERSION}-checksums.txt").decode()
         content = _get(f"{releases()}/{archive}")
     except httpx.HTTPError as error:
-        raise Stop(f"cannot download pulumi {PULUMI_VERSION}: {error}. Try again, or set FORTRESS_ENGINE") from None
+        raise Stop(f"cannot download pulumi {PULUMI_VERSION}: {error}; try again, or set FORTRESS_ENGINE") from None
     expected = [line.split()[0] for line in sums.splitlines() if line.split()[1:] == [archive]]
     actual = hashlib.sha256(content).hexdigest()
     if expected != [actual]:
+        named = " and ".join(expected) or "none"
         raise Stop(
-            f"{archive} has the checksum {actual}, but the release names {expected[0] if expected else 'none'}; "
-            "nothing was installed. Try again; if it stays, something between here and Pulumi changes downloads"
+            f"{archive} has the checksum {actual}, but the release names {named}, so nothing was installed; try again, "
+            "and if it stays, something between here and Pulumi changes downloads"
         )
-    fresh = target.with_name(f".{PULUMI_VERSION}-{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        tar.extractall(fresh, filter="data")
-    shutil.rmtree(target, ignore_errors=True)
-    (fresh / "pulumi").rename(target)
-    shutil.rmtree(fresh, ignore_errors=True)
-    return target
+    with workshop(target) as work:
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            tar.extractall(work, filter="data")
+        shutil.rmtree(target, ignore_errors=True)
+        (work / "pulumi").rename(target)
 
 
 def _get(url: str) -> bytes:

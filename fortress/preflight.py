@@ -1,4 +1,4 @@
-"""What would only fail in the middle of a deployment, asked before it: ports and subnets of the host.
+"""What would only fail in the middle of a deployment, asked before it: digests, ports and subnets of the host.
 
 What the stack itself owns is never in its own way. Of a host reached by SSH only its engine is asked: its routes, and
 ports of other programs there, are seen when the containers start.
@@ -16,7 +16,8 @@ from requests.exceptions import RequestException
 
 from fortress import stack_file
 from fortress.errors import Stop
-from settings import PROJECT, StackSettings
+from images import catalogue
+from settings import PROJECT, Engine, StackSettings
 
 LABEL = "fortress.stack"
 Networks = list[ipaddress.IPv4Network]
@@ -24,6 +25,7 @@ Networks = list[ipaddress.IPv4Network]
 
 def check(settings: StackSettings, engine: DockerClient) -> None:
     """Raise Stop with the line to change."""
+    _digests(settings)
     there = settings.host.ssh
     where = "this machine" if there is None else f"the Docker engine of {there.address}"
     try:
@@ -37,6 +39,17 @@ def check(settings: StackSettings, engine: DockerClient) -> None:
         used += [network for network in stack_file.routes() if network.prefixlen > 0 and network not in own]
     _refuse_overlap(settings, used, where)
     _refuse_taken_port(settings, containers, where)
+
+
+def _digests(settings: StackSettings) -> None:
+    """A digest that a registry names while the stack comes up is nobody's choice: protected stacks refuse it."""
+    known = catalogue.load()
+    if settings.engine is Engine.ONLINE and settings.protect and known.unresolved():
+        missing = " and ".join(known.pulled[name].tagged for name in known.unresolved())
+        raise Stop(
+            f"stack {settings.stack!r} is protected, and images/{catalogue.FILE.name} has no digest for {missing} yet; "
+            "run `bin/fortress images lock`, commit what it writes, then run this again"
+        )
 
 
 def _is_ours(found: dict[str, Any], settings: StackSettings) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fortress import paths
+from fortress import paths, stack_lock
 from fortress.errors import Stop
 
 
@@ -73,8 +73,11 @@ class Pulumi:
         return code
 
     def read(self, *arguments: str, check: bool = True) -> str:
+        return self._said(*arguments, "--stack", self.stack, check=check)
+
+    def _said(self, *arguments: str, check: bool = True) -> str:
         done = subprocess.run(
-            ["pulumi", *arguments, "--stack", self.stack],
+            ["pulumi", *arguments],
             env=self.environment,
             cwd=paths.CHECKOUT,
             check=False,
@@ -87,16 +90,7 @@ class Pulumi:
         return done.stdout
 
     def exists(self) -> bool:
-        listed: Sequence[dict[str, Any]] = json.loads(
-            subprocess.run(
-                ["pulumi", "stack", "ls", "--json"],
-                env=self.environment,
-                cwd=paths.CHECKOUT,
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-        )
+        listed: Sequence[dict[str, Any]] = json.loads(self._said("stack", "ls", "--json"))
         return any(each["name"].rsplit("/", 1)[-1] == self.stack for each in listed)
 
     def outputs(self) -> dict[str, Any]:
@@ -104,11 +98,22 @@ class Pulumi:
 
     def recover(self) -> None:
         """Undo what a killed run left: its lock, and operations whose end was never written down."""
-        self.read("cancel", "--yes", check=False)
+        self._unlock()
         exported = json.loads(self.read("stack", "export"))
         if exported.get("deployment", {}).get("pending_operations"):
             # Creates that may or may not have happened: the plugins adopt what carries our labels.
             self.read("refresh", "--yes", "--skip-preview", "--clear-pending-creates")
+
+    def _unlock(self) -> None:
+        found = stack_lock.holders(self.environment["PULUMI_BACKEND_URL"], self.stack)
+        alive = [holder for holder in found if holder.may_be_alive]
+        if alive:
+            raise Stop(
+                f"stack {self.stack!r} is locked by {alive[0]}. Wait for that run to end; if you know that it died, "
+                f"`pulumi cancel --stack {self.stack}` clears its lock"
+            )
+        if found:
+            self.read("cancel", "--yes", check=False)
 
 
 def explain(text: str) -> str:

@@ -18,6 +18,8 @@ from settings import PROJECT
 from settings.network import BASE_PREFIX
 from settings.stack import DOCKER_SOCKET
 
+EDITORS = "# yaml-language-server: $schema=schema.json"
+"""Editors complete the keys and underline what would be refused."""
 PROBE = "probe"
 """The service user whose only device is the throw-away client of `make up`."""
 
@@ -39,7 +41,7 @@ def make(path: Path, *, engine: str, docker_socket: str, port: int = 51820) -> N
     if docker_socket != DOCKER_SOCKET:
         config[f"{PROJECT}:host"] = {"docker_socket": docker_socket}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "# Made by `make up` for this machine; yours to edit.\n" + yaml.safe_dump(
+    text = f"{EDITORS}\n# Made by `make up` for this machine; yours to edit.\n" + yaml.safe_dump(
         {"config": config}, sort_keys=False, width=120
     )
     fresh = path.with_name(f".{path.name}.{os.getpid()}")

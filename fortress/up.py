@@ -1,9 +1,10 @@
 """`make up`, step by step. Every step may be repeated and interrupted at any time."""
 
 import fcntl
+import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
     there = docker_engine.reach(console, config.host)
     try:
         preflight.check(config, there)
-        if chosen == "registry-only":
-            console.print(f"[yellow]{engine.BELOW_FLOORS}[/]")
+        if below := engine.shortcomings(chosen):
+            console.print(f"[yellow]{below}[/]")
         pulumi = Pulumi(stack, exports(console, stack))
         if build:
             _bring_images(console, config, there)
@@ -84,6 +85,11 @@ def _engine(stack: str) -> str:
     if file.exists():
         named = stack_file.read(file).get(f"{settings.PROJECT}:engine")
         if named in engine.ENGINES:
+            if os.environ.get("FORTRESS_ENGINE", named) != named:
+                raise Stop(
+                    f"FORTRESS_ENGINE is {os.environ['FORTRESS_ENGINE']!r}, but stack {stack!r} is one of the {named} "
+                    f"engine; change `{settings.PROJECT}:engine` in stacks/{file.name}, or unset FORTRESS_ENGINE"
+                )
             return str(named)
     return engine.choose()
 
@@ -162,6 +168,17 @@ def _ask(console: Console, config: settings.StackSettings, outputs: dict[str, An
     console.print(
         f"[dim]{answer.chunks} chunks; first after {answer.first_chunk_s:.1f} s with the tunnel's start in it[/]"
     )
+    for name in undeclared(config, answer.models):
+        console.print(
+            f"[yellow]not declared:[/] Ollama has the model {name}, which no line of `models:` names. It stays until "
+            "an admin deletes it; add a line to keep it for good"
+        )
+
+
+def undeclared(config: settings.StackSettings, there: Iterable[str]) -> list[str]:
+    """Models that somebody made or copied by hand: they are named, and never deleted on their own."""
+    declared = {model.tagged.lower() for model in config.models}
+    return sorted(name for name in there if name.lower() not in declared)
 
 
 def down(console: Console, stack: str) -> None:

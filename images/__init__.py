@@ -29,7 +29,7 @@ class Recipe:
     files: dict[str, Path]
     """Path in the build context -> the file, for what lies in this checkout."""
     arguments: dict[str, str]
-    """Build arguments: the images it is built from, each named by content."""
+    """Build arguments: the images it is built from, each named by content, and the versions that it must have."""
     binaries: dict[str, str]
     """Path in the build context -> the Go program of the registry-only kit that goes there."""
     packages_of: str
@@ -57,7 +57,11 @@ def recipe(name: str, mode: str, catalogue: Catalogue | None = None, folder: Pat
         raise ImageError(f"there is no engine {mode!r}; write {' or '.join(MODES)}")
     catalogue = catalogue or load()
     registry_only = mode == "registry-only"
-    arguments = {"BASE": base.tag(catalogue) if registry_only else catalogue.pulled["debian"].pinned}
+    arguments = {
+        "BASE": base.tag(catalogue) if registry_only else catalogue.pulled["debian"].pinned,
+        # The engine's build cache would otherwise keep the old packages under the new tag.
+        "PACKAGES_OF": catalogue.packages_of.isoformat(),
+    }
     dockerfile = f"{name}/Dockerfile"
     binaries: dict[str, str] = {}
     if name == "ollama" and registry_only:
@@ -67,6 +71,10 @@ def recipe(name: str, mode: str, catalogue: Catalogue | None = None, folder: Pat
         arguments = {"BASE": catalogue.pulled["ollama"].pinned}
     if name == "client":
         arguments["OLLAMA"] = recipe("ollama", mode, catalogue, folder).tag
+    if name == "ollama":
+        arguments["VERSION"] = catalogue.ollama_version(mode)
+    if name in catalogue.built:
+        arguments["FLOOR"] = catalogue.built[name].least(mode)
     files = {
         file.relative_to(folder).as_posix(): file
         for part in ("common", name)

@@ -20,6 +20,8 @@ from images import NAMES, ImageError, Recipe, base, catalogue, recipe
 from offline import build as go
 
 Say = Callable[[str], None]
+REFUSAL = "check-version: "
+"""How images/common/check-version begins its one line."""
 
 
 class _Interrupted(Exception):
@@ -40,7 +42,7 @@ def build_all(
     client = engine or _client()
     try:
         if mode == "online":
-            _lock_unresolved(client)
+            _lock_unresolved(client, progress or Console(stderr=True))
         wanted = {name: recipe(name, mode) for name in names}
         missing = [one for one in wanted.values() if not _exists(client, one.tag)]
         if missing:
@@ -66,19 +68,24 @@ def lock_all() -> dict[str, str]:
     return changed
 
 
-def _lock_unresolved(client: docker.DockerClient) -> None:
+def _lock_unresolved(client: docker.DockerClient, console: Console) -> None:
+    """On a stack that is not protected, the first run takes the registry's word; preflight.py refuses the others."""
     known = catalogue.load()
-    catalogue.lock({name: _digest(client, known.pulled[name]) for name in known.unresolved()})
+    found = {name: _digest(client, known.pulled[name]) for name in known.unresolved()}
+    catalogue.lock(found)
+    for name, digest in found.items():
+        console.print(f"locked {known.pulled[name].tagged} at {digest[:19]}: commit images/{catalogue.FILE.name}")
 
 
 def _digest(client: docker.DockerClient, entry: catalogue.Pulled) -> str:
     """The digest of the multi-platform index, as the registry tells it to the engine."""
     try:
-        return str(client.images.get_registry_data(entry.tagged).id)
+        return str(client.images.get_registry_data(catalogue.at(entry.tagged)).id)
     except APIError as error:
         raise ImageError(
-            f"cannot ask a registry for {entry.tagged}: {error.explanation or error}. Where no registry is reachable, "
-            "FORTRESS_ENGINE=registry-only builds everything from packages"
+            f"cannot ask a registry for {catalogue.at(entry.tagged)}: {error.explanation or error}. Behind a mirror, "
+            f"name it in {catalogue.MIRROR}; where no registry is reachable, `ollama-fortress:engine: registry-only` "
+            "in the stack file builds everything from packages"
         ) from None
 
 
@@ -145,9 +152,9 @@ def _build(client: docker.DockerClient, one: Recipe, binaries: dict[str, Path], 
         fileobj=context,
         custom_context=True,
         dockerfile=one.dockerfile,
-        buildargs=one.arguments,
+        # Only what is pulled carries a digest.
+        buildargs={name: catalogue.at(value) if "@" in value else value for name, value in one.arguments.items()},
         tag=one.tag,
-        labels={"fortress.image": one.name},
         rm=True,
         forcerm=True,
         decode=True,
@@ -158,6 +165,9 @@ def _build(client: docker.DockerClient, one: Recipe, binaries: dict[str, Path], 
             said = [*said[-19:], text.splitlines()[-1]]
             say(said[-1])
         if "error" in message:
+            refused = [line.removeprefix(REFUSAL) for line in said if line.startswith(REFUSAL)]
+            if refused:
+                raise ImageError(f"the image {one.name} is not built: {refused[-1]}")
             raise ImageError(f"building the image {one.name} failed: {message['error']}\n" + "\n".join(said))
 
 

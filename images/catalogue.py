@@ -4,15 +4,16 @@ import os
 import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from fortress.errors import Stop
 
 FILE = Path(__file__).with_name("catalogue.yaml")
 UNRESOLVED = "unresolved"
+MIRROR = "FORTRESS_REGISTRY"
 
 Version = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+(\.\d+)?$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -30,7 +31,13 @@ class Pulled(_Entry):
     repository: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([./_-][a-z0-9]+)*$")]
     tag: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
     digest: Digest | Literal["unresolved"]
-    floor: Version | None = None
+    floor: Version | None = Field(default=None, description="Where nothing is built from it that has a floor itself.")
+
+    @property
+    def version(self) -> str | None:
+        """The version that the tag names; a tag like sid-slim names none."""
+        found = re.match(r"v?(\d+\.\d+(\.\d+)?)(-|$)", self.tag)
+        return found[1] if found else None
 
     @property
     def resolved(self) -> bool:
@@ -56,14 +63,38 @@ class Built(_Entry):
     floor: Version
     registry_only: Version
 
+    def least(self, mode: str) -> str:
+        """The version below which this engine's image is not built."""
+        return self.floor if mode == "online" else self.registry_only
+
 
 class Catalogue(_Entry):
     pulled: dict[str, Pulled]
     built: dict[str, Built]
     packages_of: date = Field(description="Part of every tag; raised to take Debian's packages anew.")
 
+    @model_validator(mode="after")
+    def _no_tag_is_below_its_floor(self) -> Self:
+        for name, entry in self.pulled.items():
+            floor = self.built[name].floor if name in self.built else entry.floor
+            if entry.version and floor and numbers(entry.version) < numbers(floor):
+                raise ValueError(
+                    f"{name}: {entry.tagged} is below the security floor {floor}; write {floor} or newer as its tag, "
+                    "then run `bin/fortress images lock`"
+                )
+        return self
+
     def unresolved(self) -> list[str]:
         return [name for name, entry in self.pulled.items() if not entry.resolved]
+
+    def ollama_version(self, mode: str) -> str:
+        """The server that this engine has; its routes are the ones that the gateway opens."""
+        if mode != "online":
+            return self.built["ollama"].registry_only
+        entry = self.pulled["ollama"]
+        if entry.version is None:
+            raise ImageError(f"the tag of {entry.tagged} names no version; write one like 0.35.0 in {FILE.name}")
+        return entry.version
 
 
 def load(file: Path = FILE) -> Catalogue:
@@ -78,8 +109,27 @@ def below_floors(mode: str) -> list[str]:
     return [
         f"{entry.program} {entry.registry_only} is below the security floor {entry.floor}"
         for entry in load().built.values()
-        if _numbers(entry.registry_only) < _numbers(entry.floor)
+        if numbers(entry.registry_only) < numbers(entry.floor)
     ]
+
+
+def at(reference: str) -> str:
+    """Where a reference is pulled from: behind the prefix in FORTRESS_REGISTRY, where that is set.
+
+    Not part of any tag: a digest names the same bytes in every registry.
+    """
+    mirror = os.environ.get(MIRROR, "").rstrip("/")
+    if not mirror:
+        return reference
+    host = mirror.partition("/")[0]
+    if not re.fullmatch(r"[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*", mirror):
+        raise ImageError(
+            f"{MIRROR} is {mirror!r}; write it like registry.example.com:5000 or .../folder, without https://"
+        )
+    if not (host == "localhost" or "." in host or ":" in host):
+        # The engine would take such a word for somebody's folder in the public registry.
+        raise ImageError(f"{MIRROR} is {mirror!r}, whose {host!r} is no host name with a dot or a port; add one")
+    return f"{mirror}/{reference}"
 
 
 def lock(digests: dict[str, str], file: Path = FILE) -> None:
@@ -96,5 +146,5 @@ def lock(digests: dict[str, str], file: Path = FILE) -> None:
     fresh.replace(file)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))

@@ -5,17 +5,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from images import catalogue
 from render.principals import RELAY
 from render.syntax import template
-from settings import Engine, Plan, StackSettings
+from settings import Plan, StackSettings
 
 ROUTES = Path(__file__).parent.parent / "gateway" / "routes.json"
 HOP_PORT = 8443
 OLLAMA_PORT = 11434
 SIDECAR_NAME = "ollama-sidecar"
 SMALL_BODY = 64 * 1024
-OLLAMA = {Engine.ONLINE: "0.35.0", Engine.REGISTRY_ONLY: "0.32.15"}
-"""The server that each engine has: its routes are what gateway/routes.json knows."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 MADE = (400, 404, 405, 408, 413, 414, 421, 429, 500, 501, 502, 503, 504, 505)
 """Statuses with which nginx itself refuses; the policy words them."""
@@ -389,6 +388,7 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
     """One location per open route, in path order; the upstream path is a constant, the query is dropped."""
     own = settings.wireguard
     assert own is not None, "settings without a wireguard section never get here"
+    ollama_version = catalogue.load().ollama_version(settings.engine.value)
     limits = {
         "none": SMALL_BODY,
         "small": SMALL_BODY,
@@ -403,7 +403,7 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
             "body": row["body"],
             "body_limit": limits[row["body"]],
         }
-        for row in routes(OLLAMA[settings.engine], model_upload=settings.gateway.model_upload)
+        for row in routes(ollama_version, model_upload=settings.gateway.model_upload)
     ]
     all_limits = [settings.limits_of(user) for user in settings.users]
     per_minute = max(each.requests_per_minute + each.reads_per_minute for each in all_limits)

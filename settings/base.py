@@ -1,9 +1,14 @@
 """What every settings model shares, and the values that many of them check the same way."""
 
 import re
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.config import JsonDict
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 
 class Settings(BaseModel):
@@ -16,20 +21,28 @@ class Settings(BaseModel):
     )
 
 
-def _matching(pattern: str, what: str) -> AfterValidator:
-    compiled = re.compile(pattern)
+@dataclass(frozen=True)
+class Matching:
+    """The whole value matches a pattern; editors learn of it by the JSON schema."""
 
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise ValueError(f"{value!r} is not {what}")
+    pattern: str
+    what: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {"pattern": f"^{self.pattern}$"}
+
+    def _check(self, value: str) -> str:
+        if not re.fullmatch(self.pattern, value):
+            raise ValueError(f"{value!r} is not {self.what}")
         return value
-
-    return AfterValidator(check)
 
 
 Name = Annotated[
     str,
-    _matching(
+    Matching(
         r"[a-z0-9]([a-z0-9._-]{0,30}[a-z0-9])?",
         "a name: write lower-case letters, digits, '.', '_' or '-', at most 32, beginning and ending with a letter "
         "or digit",
@@ -39,14 +52,14 @@ Name = Annotated[
 
 StackName = Annotated[
     str,
-    _matching(
+    Matching(
         r"[a-z0-9][a-z0-9-]{0,30}", "a stack name: write lower-case letters, digits or '-', at most 31 characters"
     ),
 ]
 
 Domain = Annotated[
     str,
-    _matching(
+    Matching(
         r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])",
         "a domain name: write it like ollama.fortress.internal, in lower case, without spaces or a trailing dot",
     ),
@@ -54,11 +67,11 @@ Domain = Annotated[
 
 Email = Annotated[
     str,
-    _matching(r"[a-z0-9.!#$%&*+/=?^_`{|}~-]{1,64}@[a-z0-9.-]{1,190}", "an e-mail address in lower case"),
+    Matching(r"[a-z0-9.!#$%&*+/=?^_`{|}~-]{1,64}@[a-z0-9.-]{1,190}", "an e-mail address in lower case"),
 ]
 
 Epoch = Annotated[
-    str, _matching(r"[A-Za-z0-9-]{1,32}", "an epoch: write a short word or number in quotes, for example '2'")
+    str, Matching(r"[A-Za-z0-9-]{1,32}", "an epoch: write a short word or number in quotes, for example '2'")
 ]
 """A word whose change renews one family of keys."""
 
@@ -66,8 +79,33 @@ MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}(:[A-
 
 ModelPattern = Annotated[
     str,
-    _matching(
+    Matching(
         r"(?!.*\.\.)[A-Za-z0-9*][A-Za-z0-9*._:/-]{0,127}",
         "a model name or pattern: write it like llama3.2:3b or llama3.2:*, without '..'",
     ),
 ]
+
+
+def or_also(other: JsonDict) -> Callable[[JsonDict], None]:
+    """For a field that a validator fills from a shorter form too: the JSON schema must know that form."""
+
+    def change(schema: JsonDict) -> None:
+        kept = {key: schema.pop(key) for key in list(schema) if key not in ("description", "default", "title")}
+        schema["anyOf"] = [kept, other]
+
+    return change
+
+
+def or_each(other: JsonDict) -> Callable[[JsonDict], None]:
+    """The same for the elements of a list, or the values of an object."""
+
+    def change(schema: JsonDict) -> None:
+        if "items" in schema:
+            schema["items"] = {"anyOf": [schema["items"], other]}
+        by_name = schema.get("patternProperties", {})
+        assert isinstance(by_name, dict)
+        for pattern, value in by_name.items():
+            by_name[pattern] = {"anyOf": [value, other]}
+            schema["additionalProperties"] = False
+
+    return change

@@ -26,8 +26,8 @@ class Seed:
             raise ValueError(f"a seed has {SEED_BYTES} bytes, this one {len(self.raw)}")
 
     @classmethod
-    def from_base64(cls, text: str) -> "Seed":
-        return cls(base64.b64decode(text, validate=True))
+    def from_hex(cls, text: str) -> "Seed":
+        return cls(bytes.fromhex(text))
 
     def __repr__(self) -> str:
         return "Seed(...)"

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from settings.addresses import device_address, refuse_collisions
-from settings.base import MODEL_NAME, Domain, Epoch, Name, Settings, StackName
+from settings.base import MODEL_NAME, Domain, Epoch, Name, Settings, StackName, or_also, or_each
 from settings.network import BASE_PREFIX, Plan
 from settings.users import Limits, User
 
@@ -196,10 +196,19 @@ class StackSettings(Settings):
     engine: Engine = Field(
         default=Engine.ONLINE, description="Written by `make up` where only package registries are reached."
     )
-    access: tuple[Access, ...] = Field(default=(Access.WIREGUARD,), min_length=1)
+    access: tuple[Access, ...] = Field(
+        default=(Access.WIREGUARD,),
+        min_length=1,
+        description="The way in: one word, or a list while you migrate.",
+        json_schema_extra=or_also({"enum": [method.value for method in Access]}),
+    )
     domain: Domain = "ollama.fortress.internal"
     models: tuple[Model, ...] = (Model(name="tiny", source="builtin"),)
-    users: dict[Name, User] = Field(min_length=1)
+    users: dict[Name, User] = Field(
+        min_length=1,
+        description="One line per user; `bob:` alone is a user with every default.",
+        json_schema_extra=or_each({"type": "null"}),
+    )
     limits: Limits = Limits()
     gateway: GatewaySettings = GatewaySettings()
     ollama: OllamaSettings = OllamaSettings()

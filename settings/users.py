@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from settings.base import Email, Epoch, ModelPattern, Name, Settings
+from settings.base import Email, Epoch, ModelPattern, Name, Settings, or_each
 
 
 def _wireguard_public_key(value: str) -> str:
@@ -72,7 +72,12 @@ class User(Settings):
         default=False, description="The tunnel address alone proves this user, so the stock CLI works."
     )
     models: tuple[ModelPattern, ...] = Field(default=("*",), description="Names or patterns of the models allowed.")
-    devices: tuple[Device, ...] = Field((Device(name="default"),), min_length=1)
+    devices: tuple[Device, ...] = Field(
+        (Device(name="default"),),
+        min_length=1,
+        description="Names of the devices, or objects where one needs more than a name.",
+        json_schema_extra=or_each({"type": "string"}),
+    )
     limits: UserLimits = UserLimits()
     epoch: Epoch = Field(default="1", description="Change it to renew this user's API key.")
 

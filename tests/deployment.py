@@ -1,4 +1,7 @@
-"""A fortress of its own for one test run: own stack name, subnets and port, gone afterwards, also after a failure."""
+"""A fortress of its own for one run of tests, or of the bench: own stack name, subnets and port.
+
+Gone afterwards, also after a failure.
+"""
 
 import ipaddress
 import json
@@ -6,13 +9,14 @@ import os
 import random
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -62,15 +66,35 @@ def docker(*arguments: str, stdin: str | None = None, check: bool = True, timeou
     return done.stdout
 
 
-class Deployment:
-    @classmethod
-    def fresh(cls) -> "Deployment":
-        return cls(f"test-{secrets.token_hex(3)}")
+def copy_of_the_checkout(target: Path) -> Path:
+    """What git knows of this checkout or would, with its virtualenv and without its stacks and bundles."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=paths.CHECKOUT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (paths.CHECKOUT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(paths.CHECKOUT / name, target / name)
+    (target / ".venv").symlink_to(paths.CHECKOUT / ".venv")
+    return target
 
-    def __init__(self, stack: str) -> None:
+
+class Deployment:
+    """A stack of this checkout under the engine it can have here, or of another one in its own environment."""
+
+    def __init__(
+        self,
+        stack: str,
+        chosen: str | None = None,
+        checkout: Path = paths.CHECKOUT,
+        own_environment: dict[str, str] | None = None,
+    ) -> None:
         self.stack = stack
-        self.file = paths.stack_file(stack)
-        self.engine = engine.choose()
+        self.checkout = checkout
+        self.own_environment = own_environment or {}
+        self.file = checkout / "stacks" / f"Pulumi.{stack}.yaml"
+        self.bundles = checkout / "bundles" / stack
+        self.engine = chosen or engine.choose()
         port = free_udp_port()
         self.config: dict[str, Any] = {
             "engine": self.engine,
@@ -82,6 +106,11 @@ class Deployment:
             "ollama": {"num_parallel": 4, "memory_mb": 2048},
         }
 
+    @classmethod
+    def fresh(cls, what: str = "test") -> Self:
+        """Of a name that nobody else has; `what` is its first word."""
+        return cls(f"{what}-{secrets.token_hex(3)}")
+
     def write(self) -> None:
         config = {f"{PROJECT}:{key}": value for key, value in self.config.items()}
         kept = yaml.safe_load(self.file.read_text()) if self.file.exists() else {}
@@ -89,7 +118,8 @@ class Deployment:
 
     def fortress(self, *arguments: str, check: bool = True, timeout: float = UP_TIMEOUT_S) -> str:
         done = subprocess.run(
-            [str(paths.CHECKOUT / "bin" / "fortress"), *arguments, "--stack", self.stack],
+            [str(self.checkout / "bin" / "fortress"), *arguments, "--stack", self.stack],
+            env={**os.environ, **self.own_environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -107,13 +137,17 @@ class Deployment:
 
     def environment(self) -> dict[str, str]:
         exports = self.fortress("env")
-        return {**os.environ, **dict(re.findall(r"^export (\w+)='(.*)'$", exports, re.MULTILINE))}
+        return {
+            **os.environ,
+            **self.own_environment,
+            **dict(re.findall(r"^export (\w+)='(.*)'$", exports, re.MULTILINE)),
+        }
 
-    def pulumi(self, *arguments: str, cwd: Path = paths.CHECKOUT, check: bool = True) -> str:
+    def pulumi(self, *arguments: str, cwd: Path | None = None, check: bool = True) -> str:
         done = subprocess.run(
             ["pulumi", *arguments, "--stack", self.stack],
             env=self.environment(),
-            cwd=cwd,
+            cwd=cwd or self.checkout,
             capture_output=True,
             text=True,
             check=False,
@@ -127,7 +161,7 @@ class Deployment:
         self.write()
         self.pulumi("up", "--yes", "--skip-preview")
 
-    def planned(self, *arguments: str, cwd: Path = paths.CHECKOUT) -> dict[str, int]:
+    def planned(self, *arguments: str, cwd: Path | None = None) -> dict[str, int]:
         """What a preview would do: operation -> number of resources."""
         return dict(json.loads(self.pulumi("preview", "--json", *arguments, cwd=cwd))["changeSummary"])
 
@@ -135,12 +169,17 @@ class Deployment:
         return dict(json.loads(self.pulumi("stack", "output", "--json", "--show-secrets")))
 
     def bundle(self, user: str) -> dict[str, str]:
-        folder = paths.bundles(self.stack) / user
+        folder = self.bundles / user
         return {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".png"}
 
     def container(self, component: str) -> str:
         found = docker("ps", "-aq", "--no-trunc", *self._labels(component)).split()
         assert len(found) == 1, f"{len(found)} containers are labelled {component}"
+        return found[0]
+
+    def network(self, part: str) -> str:
+        found = docker("network", "ls", "-q", "--no-trunc", *self._labels(part)).split()
+        assert len(found) == 1, f"{len(found)} networks are labelled {part}"
         return found[0]
 
     def _labels(self, component: str | None = None) -> list[str]:
@@ -158,7 +197,7 @@ class Deployment:
         found += [f"network {id_}" for id_ in docker("network", "ls", "-q", *self._labels()).split()]
         found += [f"volume {name}" for name in docker("volume", "ls", "-q", *self._labels()).split()]
         found += [str(path) for path in (Path("/var/lib/ollama-fortress") / self.stack,) if path.exists()]
-        found += [str(path) for path in (paths.bundles(self.stack),) if path.exists()]
+        found += [str(path) for path in (self.bundles,) if path.exists()]
         return found
 
     def audit(self) -> list[dict[str, Any]]:
@@ -304,8 +343,8 @@ class Reply:
 
 
 @contextmanager
-def deployed() -> Iterator[Deployment]:
-    deployment = Deployment.fresh()
+def deployed(deployment: Deployment | None = None) -> Iterator[Deployment]:
+    deployment = deployment or Deployment.fresh()
     try:
         deployment.up()
         yield deployment

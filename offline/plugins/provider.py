@@ -1,7 +1,8 @@
 """What every plugin shares: Pulumi's provider protocol on one side, plain Python values on the other.
 
 A resource type is one object with check, diff, create, read, update and delete over dicts. Secrets arrive unwrapped
-(the engine marks the same-named outputs again), unknown values of a preview as UNKNOWN.
+(the engine marks the same-named outputs again; `secret` marks what no input names), unknown values of a preview as
+UNKNOWN.
 """
 
 import json
@@ -12,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import grpc
@@ -53,11 +54,15 @@ class PartlyDone(Failed):
 
 @dataclass(frozen=True)
 class Diff:
-    """detailed: path -> add | delete | update. replace: top-level properties that a living resource cannot change."""
+    """detailed: path -> add | delete | update. replace: top-level properties that a living resource cannot change.
+
+    by_element: whether the paths are told; else only their properties, and the engine finds the elements itself.
+    """
 
     detailed: Mapping[str, str] = field(default_factory=dict)
     replace: tuple[str, ...] = ()
     delete_before_replace: bool = False
+    by_element: bool = True
 
 
 class Resource(Protocol):
@@ -116,6 +121,11 @@ def top(path: str) -> str:
     return path.split(".")[0].split("[")[0]
 
 
+def secret(value: Any) -> Values:
+    """A value that the engine encrypts in the state and hides in what it prints."""
+    return {_SIGNATURE: _SECRET, "value": value}
+
+
 def is_unknown(value: Any) -> bool:
     if isinstance(value, dict):
         return any(is_unknown(item) for item in value.values())
@@ -162,10 +172,17 @@ _REPLACING = {
 
 
 class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
-    def __init__(self, version: str, resources: Iterable[Resource], configure: Callable[[Values], None] | None) -> None:
+    def __init__(
+        self,
+        version: str,
+        resources: Iterable[Resource],
+        configure: Callable[[Values], None] | None,
+        config_marks: Mapping[str, str],
+    ) -> None:
         self.version = version
         self.resources = {resource.token: resource for resource in resources}
         self.configure = configure
+        self.config_marks = dict(config_marks)
 
     def _resource(self, urn: str, context: grpc.ServicerContext) -> Resource:
         token = urn.split("::")[2].split("$")[-1]
@@ -189,10 +206,13 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return empty_pb2.Empty()
 
     def CheckConfig(self, request, context):
-        return provider_pb2.CheckResponse(inputs=request.news)
+        return provider_pb2.CheckResponse(inputs=to_struct(self.config_marks | to_values(request.news)))
 
     def DiffConfig(self, request, context):
-        detailed = compare(to_values(request.old_inputs), to_values(request.news), ignore=["version"])
+        old, new = to_values(request.old_inputs), to_values(request.news)
+        # Marks of the official plugins (`__pulumi-go-provider-version`) are no config.
+        marks = [key for key in {*old, *new} if key.startswith("__")]
+        detailed = compare(old, new, ignore=["version", *marks])
         return _diff_response(Diff(detailed))
 
     def Configure(self, request, context):
@@ -221,7 +241,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
         )
         ignored = set(request.ignoreChanges)
         detailed = {path: kind for path, kind in diff.detailed.items() if top(path) not in ignored}
-        return _diff_response(Diff(detailed, diff.replace, diff.delete_before_replace))
+        return _diff_response(replace(diff, detailed=detailed))
 
     def Create(self, request, context):
         resource = self._resource(request.urn, context)
@@ -300,19 +320,20 @@ def _varint(number: int) -> bytes:
 
 
 def _diff_response(diff: Diff) -> provider_pb2.DiffResponse:
-    replace = sorted(set(diff.replace) & {top(path) for path in diff.detailed})
+    replacing = sorted(set(diff.replace) & {top(path) for path in diff.detailed})
     kinds = {
-        path: provider_pb2.PropertyDiff(kind=(_REPLACING if top(path) in replace else _KINDS)[kind], inputDiff=True)
+        path: provider_pb2.PropertyDiff(kind=(_REPLACING if top(path) in replacing else _KINDS)[kind], inputDiff=True)
         for path, kind in diff.detailed.items()
+        if diff.by_element
     }
     some = bool(diff.detailed)
     return provider_pb2.DiffResponse(
         changes=provider_pb2.DiffResponse.DIFF_SOME if some else provider_pb2.DiffResponse.DIFF_NONE,
         diffs=sorted({top(path) for path in diff.detailed}),
-        replaces=replace,
+        replaces=replacing,
         detailedDiff=kinds,
-        hasDetailedDiff=True,
-        deleteBeforeReplace=bool(replace) and diff.delete_before_replace,
+        hasDetailedDiff=diff.by_element,
+        deleteBeforeReplace=bool(replacing) and diff.delete_before_replace,
     )
 
 
@@ -323,16 +344,27 @@ def _leave_with_parent(server: grpc.Server, parent: int) -> None:
     server.stop(grace=ORPHAN_GRACE_S)
 
 
-def serve(version: str, resources: Iterable[Resource], configure: Callable[[Values], None] | None = None) -> None:
-    """Run one plugin until the engine ends it. The port on the first line of stdout is the engine's way in."""
+def serve(
+    version: str,
+    resources: Iterable[Resource],
+    configure: Callable[[Values], None] | None = None,
+    config_marks: Mapping[str, str] | None = None,
+) -> None:
+    """Run one plugin until the engine ends it. The port on the first line of stdout is the engine's way in.
+
+    config_marks: what the official plugin adds to the provider's own config.
+    """
+    # Asked before anybody knows of this process: later the engine may be gone, and its heir taken for it.
+    engine = os.getppid()
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), options=unlimited)
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(_Servicer(version, resources, configure), server)
+    servicer = _Servicer(version, resources, configure, config_marks or {})
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
-    threading.Thread(target=_leave_with_parent, args=(server, os.getppid()), daemon=True).start()
+    threading.Thread(target=_leave_with_parent, args=(server, engine), daemon=True).start()
     try:
         server.wait_for_termination()
     except KeyboardInterrupt:

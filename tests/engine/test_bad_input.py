@@ -1,10 +1,18 @@
 """What cannot work is refused before anything is half-made, with the line to change."""
 
+import json
 import socket
+import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
 
 import pytest
 
+from components.host import ROOT
 from tests.deployment import Deployment, docker
 
 
@@ -14,6 +22,34 @@ def planned() -> Iterator[Deployment]:
     deployment = Deployment.fresh()
     yield deployment
     deployment.clean_up()
+
+
+@contextmanager
+def engine_of(api: str, path: Path) -> Iterator[None]:
+    """What an engine of that API version answers before any work."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            said = json.dumps({"Version": "19.03.15", "ApiVersion": api, "MinAPIVersion": "1.12"}).encode()
+            self.send_response(200)
+            self.send_header("Api-Version", api)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            """A test says nothing while it works."""
+
+        def address_string(self) -> str:
+            return "a unix socket"
+
+    with ThreadingUnixStreamServer(str(path), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
 
 
 def refused(deployment: Deployment) -> str:
@@ -68,6 +104,29 @@ def test_a_stack_file_that_is_not_yaml(planned: Deployment):
     assert planned.last_code == 1
     assert "is not YAML" in said
     assert "Traceback" not in said
+
+
+def test_a_full_disk_while_the_config_is_written(planned: Deployment):
+    files = Path(ROOT) / planned.stack / "gateway"
+    files.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", files], check=True)
+    try:
+        said = " ".join(planned.up(check=False).split())
+        assert planned.last_code == 1
+        assert f"the config was not written to {files} on this host" in said
+        assert "make room on its disk" in said
+        assert list(files.iterdir()) == [], "what was half written fills the disk for good"
+    finally:
+        subprocess.run(["umount", files], check=True)
+    planned.up()
+
+
+def test_an_engine_that_is_too_old(planned: Deployment, tmp_path: Path):
+    planned.config["host"] = {"docker_socket": f"{tmp_path}/docker.sock"}
+    with engine_of("1.40", tmp_path / "docker.sock"):
+        said = " ".join(planned.up(check=False).split())
+    assert planned.last_code == 1
+    assert "speaks API 1.40; at least 1.41 (engine 20.10) is needed" in said
 
 
 def test_no_engine(planned: Deployment, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """What a change does to a running fortress: the real CLI, a file backend, the real engine."""
 
+import getpass
 import json
 import os
 import shutil
@@ -7,12 +8,14 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fortress import paths
 from fortress.stack_file import PROBE
-from tests.deployment import Client, Deployment, docker
+from fortress.stack_lock import holders
+from tests.deployment import Client, Deployment, copy_of_the_checkout, docker
 
 DEAD_WITHIN_S = 5
 BACK_WITHIN_S = 30
@@ -31,15 +34,7 @@ def test_a_second_up_and_every_preview_change_nothing(fortress: Deployment):
 
 
 def test_another_checkout_makes_the_same_plan(fortress: Deployment, tmp_path: Path):
-    other = tmp_path / "other"
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=paths.CHECKOUT, capture_output=True, text=True, check=True
-    )
-    for name in listed.stdout.splitlines():
-        if (paths.CHECKOUT / name).is_file():
-            (other / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(paths.CHECKOUT / name, other / name)
-    (other / ".venv").symlink_to(paths.CHECKOUT / ".venv")
+    other = copy_of_the_checkout(tmp_path / "other")
     shutil.copy2(fortress.file, other / "stacks" / fortress.file.name)
     assert only_same(fortress.planned(cwd=other))
 
@@ -106,6 +101,25 @@ def test_adding_a_device_changes_no_other_devices_file(fortress: Deployment):
                 assert after[user][name] == text, f"{user}'s {name} moved"
 
 
+def test_a_model_that_nobody_declared_is_named_and_left_and_one_whose_line_goes_is_removed(
+    fortress: Deployment, bob: Client
+):
+    def models() -> set[str]:
+        listed = docker("exec", fortress.container("ollama"), "ollama", "ls").splitlines()[1:]
+        return {line.split()[0] for line in listed}
+
+    docker("exec", fortress.container("ollama"), "ollama", "cp", "tiny", "by-hand")
+    fortress.config["models"].append({"name": "second", "source": "builtin"})
+    said = " ".join(fortress.up().split())
+    assert "not declared: Ollama has the model by-hand:latest" in said
+    assert models() == {"tiny:latest", "second:latest", "by-hand:latest"}
+    fortress.config["models"].pop()
+    fortress.up()
+    assert models() == {"tiny:latest", "by-hand:latest"}
+    docker("exec", fortress.container("ollama"), "ollama", "rm", "by-hand")
+    assert "not declared" not in fortress.up()
+
+
 @pytest.mark.parametrize("component", ["vpn-node", "gateway", "ollama-sidecar", "ollama"])
 def test_a_container_that_dies_comes_back_by_itself(component: str, fortress: Deployment, bob: Client):
     for _ in range(3):
@@ -158,22 +172,72 @@ def test_a_config_that_nginx_refuses_never_replaces_the_running_one(fortress: De
     assert fortress.containers() == before
 
 
+def secrets_of(state: Any) -> set[str]:
+    """Every text that an exported state with its secrets shown marks as secret."""
+    if isinstance(state, list):
+        return {text for item in state for text in secrets_of(item)}
+    if not isinstance(state, dict):
+        return set()
+    if "plaintext" in state:
+        return texts_of(json.loads(state["plaintext"]))
+    return {text for item in state.values() for text in secrets_of(item)}
+
+
+def texts_of(value: Any) -> set[str]:
+    if isinstance(value, dict | list):
+        return {text for item in (value.values() if isinstance(value, dict) else value) for text in texts_of(item)}
+    return {value} if isinstance(value, str) else set()
+
+
 def test_no_secret_is_in_plain_text_in_state_or_in_what_docker_shows(fortress: Deployment):
-    outputs = fortress.outputs()
-    secrets = {files["api_key"].strip() for files in outputs["bundles"].values()}
-    for files in outputs["bundles"].values():
+    shown = json.loads(fortress.pulumi("stack", "export", "--show-secrets"))
+    # Bundles are secret as a whole; what in them is for everybody is a certificate.
+    secrets = {text for text in secrets_of(shown) if len(text) >= 16 and not text.startswith("-----BEGIN CERT")}
+    for files in fortress.outputs()["bundles"].values():
+        assert files["api_key"] in secrets
+        secrets.add(files["api_key"].strip())
         for name, text in files.items():
             if name.startswith("wireguard-"):
                 secrets |= {
                     line.split(" = ")[1] for line in text.splitlines() if line.startswith(("Priv", "Preshared"))
                 }
-    assert len(secrets) > len(outputs["users"])
-    state = fortress.pulumi("stack", "export")
-    shown = "".join(docker("inspect", id_) for id_ in fortress.containers().values())
+    state = texts_of(json.loads(fortress.pulumi("stack", "export")))
+    described = [docker("inspect", id_) for id_ in fortress.containers().values()]
+    logged = [docker("logs", id_) for id_ in fortress.containers().values()]
     for secret in secrets:
-        assert secret not in state
-        assert secret not in shown
-    assert "PRIVATE KEY" not in state + shown
+        for text in (*state, *described, *logged):
+            assert secret not in text
+    assert not [text for text in (*state, *described, *logged) if "PRIVATE KEY" in text]
+
+
+def test_no_secret_is_in_an_argument_or_the_environment_of_a_process_while_up_runs(fortress: Deployment):
+    secrets = {files["api_key"].strip() for files in fortress.outputs()["bundles"].values()}
+    for files in fortress.outputs()["bundles"].values():
+        for name, text in files.items():
+            if name.startswith("wireguard-"):
+                secrets |= {line.split(" = ")[1] for line in text.splitlines() if line.startswith("Private")}
+    passphrase = Path(fortress.environment()["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text()
+    fortress.config["users"]["dora"] = {}
+    fortress.write()
+    running = subprocess.Popen(
+        [str(paths.CHECKOUT / "bin" / "fortress"), "up", "--stack", fortress.stack],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    seen: set[bytes] = set()
+    while running.poll() is None:
+        for process in Path("/proc").glob("[0-9]*"):
+            for place in ("cmdline", "environ"):
+                try:
+                    seen.add((process / place).read_bytes())
+                except (FileNotFoundError, ProcessLookupError, PermissionError):
+                    continue
+    assert running.returncode == 0
+    secrets |= {fortress.bundle("dora")["api_key"].strip(), passphrase}
+    everything = b"\n".join(seen)
+    assert b"tunnel-client" in everything, "too few processes were seen to show anything"
+    for secret in secrets:
+        assert secret.encode() not in everything
 
 
 def test_a_second_run_at_the_same_time_is_refused_by_name(fortress: Deployment):
@@ -189,6 +253,27 @@ def test_a_second_run_at_the_same_time_is_refused_by_name(fortress: Deployment):
         assert "another run works on stack" in said
     finally:
         assert first.wait(timeout=300) == 0
+
+
+def test_a_plain_pulumi_run_in_another_terminal_is_waited_for_and_never_unlocked(fortress: Deployment):
+    fortress.config["ollama"]["context_length"] = 1024  # replaces a container, so that the run lasts
+    fortress.write()
+    plain = subprocess.Popen(
+        ["pulumi", "up", "--yes", "--skip-preview", "--stack", fortress.stack],
+        env=fortress.environment(),
+        cwd=paths.CHECKOUT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    backend = fortress.environment()["PULUMI_BACKEND_URL"]
+    try:
+        Client.wait_until(lambda: holders(backend, fortress.stack) != [], "lock of the plain run", 60)
+        said = " ".join(fortress.fortress("up", check=False).split())
+        assert fortress.last_code == 1
+        assert f"locked by {getpass.getuser()}@" in said
+        assert f"(process {plain.pid}," in said
+    finally:
+        assert plain.wait(timeout=300) == 0, "the refused run disturbed the one that was there first"
 
 
 def test_a_wrong_passphrase_is_said_in_one_sentence(

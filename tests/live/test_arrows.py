@@ -3,6 +3,8 @@
 import json
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -52,6 +54,25 @@ def process_of(fortress: Deployment, component: str) -> int:
     return int(docker("inspect", "-f", "{{.State.Pid}}", fortress.container(component)))
 
 
+@contextmanager
+def world() -> Iterator[int]:
+    """A port of this machine. It stands for the world: who cannot get there gets nowhere beyond."""
+    with socket.create_server(("0.0.0.0", 0)) as listening:
+        yield int(listening.getsockname()[1])
+
+
+@contextmanager
+def bystander(fortress: Deployment, *options: str) -> Iterator[int]:
+    """The process of a container that is no part of the fortress."""
+    own = ("--label", f"fortress.stack={fortress.stack}", "--label", "fortress.component=client")
+    image = reference("client", fortress.engine)
+    id_ = docker("run", "-d", "--rm", *own, *options, "--entrypoint", "sleep", image, "60").strip()
+    try:
+        yield int(docker("inspect", "-f", "{{.State.Pid}}", id_))
+    finally:
+        docker("rm", "-f", id_)
+
+
 def test_between_containers_only_the_pictures_arrows_are_open(fortress: Deployment):
     found = set()
     for place in PLACES:
@@ -87,6 +108,17 @@ def test_a_peer_reaches_the_relay_and_nothing_else(fortress: Deployment, bob: Cl
                 assert not bob.can_connect(address, port), f"a peer reached {place} around the gateway"
 
 
+def test_a_neighbour_on_wan_reaches_nothing(fortress: Deployment, bob: Client):
+    """It stands where the internet stands, without any NAT between; its only way to other networks is the host."""
+    with world() as port, bystander(fortress, "--network", fortress.network("wan")) as process:
+        assert reaches(process, own_address(), port), "it reaches nothing at all, so the next lines prove nothing"
+        for place in PLACES:
+            for address in addresses(fortress, place):
+                for closed in (*LISTENING[place], 22, 80, 443, 8080) if _by_a_bridge(address) else ():
+                    assert not reaches(process, address, closed), f"wan reached {place} at {address}:{closed}"
+    assert bob.ask().status == 200
+
+
 def test_without_the_tunnel_only_the_tunnels_own_port_is_published(fortress: Deployment):
     for component, id_ in fortress.containers().items():
         ports = json.loads(docker("inspect", id_))[0]["HostConfig"]["PortBindings"] or {}
@@ -95,17 +127,9 @@ def test_without_the_tunnel_only_the_tunnels_own_port_is_published(fortress: Dep
 
 @pytest.mark.parametrize("place", ["gateway", "ollama-sidecar", "ollama"])
 def test_nothing_behind_the_tunnel_has_a_way_out(place: str, fortress: Deployment):
-    """The host's own address stands for the world: who cannot get there gets nowhere beyond."""
-    with socket.create_server(("0.0.0.0", 0)) as world:
-        port = world.getsockname()[1]
-        client = docker(
-            "run", "-d", "--rm", "--entrypoint", "sleep", reference("client", fortress.engine), "60"
-        ).strip()
-        try:
-            outside = int(docker("inspect", "-f", "{{.State.Pid}}", client))
-            assert reaches(outside, own_address(), port), "an ordinary container has no way out: nothing is shown"
-        finally:
-            docker("rm", "-f", client)
+    with world() as port:
+        with bystander(fortress) as process:
+            assert reaches(process, own_address(), port), "an ordinary container has no way out: nothing is shown"
         assert not reaches(process_of(fortress, place), own_address(), port)
 
 

@@ -15,8 +15,8 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 class Golden:
     """Reviewed texts. A mismatch prints the difference; FORTRESS_GOLDEN=write (`make golden`) takes it over."""
 
-    def check(self, name: str, text: str) -> None:
-        path = GOLDEN / name
+    def check(self, name: str, text: str, folder: Path = GOLDEN) -> None:
+        path = folder / name
         if os.environ.get("FORTRESS_GOLDEN") == "write":
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)

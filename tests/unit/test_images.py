@@ -17,7 +17,13 @@ from offline import build as go
 
 DIGEST = "sha256:" + "a" * 64
 FOLDER = Path(images.__file__).parent
-SCRIPTS = ["common/apt-install", "gateway/nginx-health", "vpn-node/vpn-node", "client/tunnel-client"]
+SCRIPTS = [
+    "common/apt-install",
+    "common/check-version",
+    "gateway/nginx-health",
+    "vpn-node/vpn-node",
+    "client/tunnel-client",
+]
 
 
 @pytest.fixture
@@ -133,6 +139,111 @@ def test_what_is_below_a_floor_is_said_on_the_registry_only_engine() -> None:
     said = catalogue.below_floors("registry-only")
     assert any("Ollama 0.32.15 is below the security floor 0.35.0" in line for line in said)
     assert catalogue.below_floors("online") == []
+
+
+def test_the_readme_names_what_the_registry_only_engine_falls_short_of() -> None:
+    readme = " ".join((FOLDER.parent / "README.md").read_text().split())
+    for entry in catalogue.load().built.values():
+        assert f"{entry.program} ({entry.registry_only})" in readme
+
+
+def test_a_tag_below_its_floor_is_refused_with_what_to_write(tmp_path: Path) -> None:
+    old = tmp_path / "catalogue.yaml"
+    old.write_text(catalogue.FILE.read_text().replace("tag: 0.35.0", "tag: 0.34.9"))
+    with pytest.raises(
+        ValidationError, match=r"ollama/ollama:0\.34\.9 is below the security floor 0\.35\.0; write 0\.35\.0"
+    ):
+        catalogue.load(old)
+    old.write_text(catalogue.FILE.read_text().replace("tag: 0.35.0", "tag: 0.100.0"))
+    assert catalogue.load(old).ollama_version("online") == "0.100.0", "versions are compared as numbers"
+
+
+@pytest.mark.parametrize(
+    ("tag", "version"), [("0.35.0", "0.35.0"), ("0.35.0-rocm", "0.35.0"), ("v1.30", "1.30"), ("sid-slim", None)]
+)
+def test_a_tag_says_its_version_or_none(tag: str, version: str | None) -> None:
+    fields = {"repository": "some/image", "tag": tag, "digest": "unresolved"}
+    assert catalogue.Pulled.model_validate(fields).version == version
+
+
+def test_every_image_that_has_a_floor_is_built_with_it(locked: catalogue.Catalogue) -> None:
+    for name, entry in locked.built.items():
+        assert images.recipe(name, "online", locked).arguments["FLOOR"] == entry.floor
+        assert images.recipe(name, "registry-only", locked).arguments["FLOOR"] == entry.registry_only
+        for mode in images.MODES:
+            made = images.recipe(name, mode, locked)
+            assert re.search(r'check-version .* at-least "\$FLOOR"', made.files[made.dockerfile].read_text())
+
+
+def test_a_higher_floor_is_a_new_image(locked: catalogue.Catalogue) -> None:
+    higher = {**locked.built, "gateway": locked.built["gateway"].model_copy(update={"floor": "1.30.8"})}
+    before, after = tags("online", locked), tags("online", locked.model_copy(update={"built": higher}))
+    assert {name for name in before if before[name] != after[name]} == {"gateway"}
+
+
+@pytest.mark.parametrize(
+    ("says", "how", "wanted", "refusal"),
+    [
+        ("nginx version: nginx/1.30.7", "at-least", "1.30.7", None),
+        ("nginx version: nginx/1.30.10", "at-least", "1.30.7", None),
+        ("nginx version: nginx/1.30.6 (Debian)", "at-least", "1.30.7", "p 1.30.6 is below its security floor 1.30.7"),
+        ("nginx version: nginx/1.4.99", "at-least", "1.30.7", "p 1.4.99 is below its security floor 1.30.7"),
+        ("1:1.0.2-2+b1", "at-least", "1.0", None),
+        ("0.9.4-1", "at-least", "1.0", "p 0.9.4 is below its security floor 1.0"),
+        ("Warning: no server\nWarning: client version is 0.35.0", "exactly", "0.35.0", None),
+        ("ollama version is 0.35.1", "exactly", "0.35.0", "p is 0.35.1, but images/catalogue.yaml says 0.35.0"),
+        ("sh: nginx: not found", "at-least", "1.30.7", "p does not say its version"),
+        ("", "exactly", "0.35.0", "p does not say its version"),
+    ],
+)
+def test_a_version_is_checked_as_numbers_and_doubt_refuses(
+    says: str, how: str, wanted: str, refusal: str | None
+) -> None:
+    command = [str(FOLDER / "common" / "check-version"), "p", says, how, wanted, "do this"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == (0 if refusal is None else 1), done.stderr
+    if refusal is not None:
+        assert done.stdout.startswith(f"check-version: {refusal}")
+        assert done.stdout.endswith(": do this\n")
+        assert done.stdout.count("\n") == 1
+
+
+def test_packages_are_installed_anew_when_the_catalogue_says_so(locked: catalogue.Catalogue) -> None:
+    for name in images.NAMES:
+        for mode in images.MODES:
+            made = images.recipe(name, mode, locked)
+            before, installs, _ = made.files[made.dockerfile].read_text().partition("RUN apt-install")
+            assert not installs or "ARG PACKAGES_OF\n" in before, "the engine's build cache would keep the old ones"
+
+
+def test_a_mirror_goes_before_what_is_pulled_and_moves_no_tag(
+    locked: catalogue.Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tags("online", locked)
+    assert catalogue.at("library/debian:sid-slim") == "library/debian:sid-slim"
+    for mirror in ("mirror.example:5000/folder", "mirror.example:5000/folder/"):
+        monkeypatch.setenv(catalogue.MIRROR, mirror)
+        assert catalogue.at("library/debian:sid-slim") == "mirror.example:5000/folder/library/debian:sid-slim"
+        assert tags("online", locked) == before
+    for entry in locked.pulled.values():
+        assert "/" in entry.repository, "a mirror knows no short names"
+
+
+@pytest.mark.parametrize(
+    ("mirror", "expected"),
+    [
+        ("https://mirror.example", "without https://"),
+        ("mirror.example/a b", "write it like registry.example.com:5000"),
+        ("mirror", "is no host name with a dot or a port"),
+        ("somebody/folder", "'somebody' is no host name with a dot or a port"),
+    ],
+)
+def test_a_mirror_that_the_engine_would_take_for_something_else_is_refused(
+    monkeypatch: pytest.MonkeyPatch, mirror: str, expected: str
+) -> None:
+    monkeypatch.setenv(catalogue.MIRROR, mirror)
+    with pytest.raises(ImageError, match=expected):
+        catalogue.at("library/debian:sid-slim")
 
 
 def test_the_go_module_and_the_version_that_the_binary_reports_agree() -> None:

@@ -72,7 +72,7 @@ def test_private_keys_are_clamped(user: str, device: str, epoch: str):
 def test_a_seed_never_shows_itself_and_has_its_full_length():
     assert repr(SEED) == f"{SEED}" == "Seed(...)"
     with pytest.raises(ValueError, match="32 bytes, this one 5"):
-        Seed.from_base64("c2hvcnQ=")
+        Seed.from_hex("0011223344")
 
 
 def test_the_real_wg_computes_the_same_public_key(vpn_node):

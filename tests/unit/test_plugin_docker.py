@@ -20,7 +20,8 @@ from offline.plugins.docker.container import Container
 from offline.plugins.docker.image import RemoteImage
 from offline.plugins.docker.network import Network
 from offline.plugins.docker.volume import Volume
-from offline.plugins.provider import UNKNOWN, Diff, Failed, PartlyDone, Refused, _diff_response
+from offline.plugins.provider import Diff, Failed, PartlyDone, Refused, _diff_response
+from tests.unit.replay import shape
 
 RECORDED = Path(__file__).with_name("recorded") / "docker.jsonl"
 CALLS = [json.loads(line) for line in RECORDED.read_text().splitlines()]
@@ -40,17 +41,6 @@ def calls(*methods: str, preview: bool | None = None) -> list[Any]:
         if preview is None or bool(request.get("preview")) == preview:
             found.append(pytest.param(call, id=f"{index}-{call['step']}-{urn.split('::')[-1]}"))
     return found
-
-
-def shape(value: Any) -> Any:
-    """Names and types, without the values."""
-    if value == UNKNOWN:
-        return "unknown"
-    if isinstance(value, dict):
-        return {key: shape(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [shape(item) for item in value]
-    return "number" if type(value) in (int, float) else type(value).__name__
 
 
 def plain(value: Any) -> Any:

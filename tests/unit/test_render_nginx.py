@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from images import reference
+import images
+from images import catalogue, reference
 from render import nginx
 from render.principals import data_module, principals
 from render.syntax import NotInItsPlace
 from settings import StackSettings
+from tests.unit.conftest import Golden
 from tests.unit.gateway.harness import ADDRESSES, POLICY, Authority
 
-GOLDEN = Path(__file__).parent / "golden" / "nginx"
 HASH = "c" * 64
 
 
@@ -43,12 +44,8 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_golden_files_are_the_reviewed_ones(name: str):
-    text, golden = VARIANTS[name](), GOLDEN / name
-    if os.environ.get("FORTRESS_GOLDEN") == "write":
-        golden.parent.mkdir(parents=True, exist_ok=True)
-        golden.write_text(text)
-    assert text == golden.read_text(), f"{name} changed. meant? make golden, read the diff, commit both"
+def test_golden_files_are_the_reviewed_ones(name: str, golden: Golden):
+    golden.check(f"nginx/{name}", VARIANTS[name]())
 
 
 @pytest.mark.parametrize(
@@ -108,6 +105,23 @@ def test_upload_needs_its_switch_and_an_ollama_without_the_known_hole():
     assert not uploads & paths("0.35.0", False)
     assert not uploads & paths("0.32.15", True)
     assert "api/create" not in nginx.gateway(stack(engine="registry-only", **UPLOAD), stack().plan)
+
+
+@pytest.mark.parametrize("mode", images.MODES)
+def test_the_ollama_of_each_engine_has_routes_that_somebody_has_read(mode: str):
+    assert nginx.routes(catalogue.load().ollama_version(mode))
+
+
+def test_a_newer_ollama_in_the_catalogue_is_refused_until_its_routes_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    newer = tmp_path / "catalogue.yaml"
+    newer.write_text(catalogue.FILE.read_text().replace("tag: 0.35.0", "tag: 0.36.0"))
+    known = catalogue.load(newer)
+    monkeypatch.setattr(catalogue, "load", lambda: known)
+    with pytest.raises(ValueError, match=r"Ollama 0\.36\.0 are not known"):
+        nginx.gateway(stack(), stack().plan)
+    assert nginx.gateway(stack(engine="registry-only"), stack().plan)
 
 
 def test_an_ollama_whose_routes_nobody_has_read_is_refused_by_name():

@@ -7,7 +7,7 @@ from typing import Any
 from docker.errors import APIError, NotFound
 from docker.types import DeviceRequest, Healthcheck, LogConfig, Mount, Ulimit
 
-from offline.plugins.docker import schema
+from offline.plugins import schema
 from offline.plugins.docker.container_fields import FIELDS, LIVE, META, REPLACING
 from offline.plugins.docker.engine import client, is_ours, labels_of, said
 from offline.plugins.docker.naming import named

@@ -1,7 +1,8 @@
 """docker.Container as data: its properties, which of them a living container can change, and what is refused."""
 
-from offline.plugins.docker.schema import LABELS, Field
+from offline.plugins.docker.engine import LABELS
 from offline.plugins.provider import UNKNOWN
+from offline.plugins.schema import Field
 
 META = (
     '{"e2bfb730-ecaa-11e6-8f88-34363bc7c4c0":'

@@ -13,10 +13,12 @@ from requests.exceptions import RequestException
 
 from offline import docker_over_ssh
 from offline.plugins.provider import Failed, Values, is_unknown
+from offline.plugins.schema import Field
 
 MINIMUM_API = "1.41"
 TIMEOUT_S = 120
 CONFIG = ("host", "version", "sshOpts", "disableDockerDaemonCheck")
+LABELS = Field("row set", {"label": Field(), "value": Field()})
 _client: docker.APIClient | None = None
 _host: str | None = None
 _ssh_options: list[str] = []

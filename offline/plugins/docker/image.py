@@ -2,10 +2,10 @@
 
 from docker.errors import APIError, NotFound
 
-from offline.plugins.docker import schema
+from offline.plugins import schema
 from offline.plugins.docker.engine import client, said
-from offline.plugins.docker.schema import Field
 from offline.plugins.provider import UNKNOWN, Diff, Failed, Refused, Values
+from offline.plugins.schema import Field
 
 META = '{"e2bfb730-ecaa-11e6-8f88-34363bc7c4c0":{"create":1200000000000,"delete":1200000000000,"update":1200000000000}}'
 FIELDS = {

@@ -5,11 +5,11 @@ from typing import Any
 from docker.errors import NotFound
 from docker.types import IPAMConfig, IPAMPool
 
-from offline.plugins.docker import schema
-from offline.plugins.docker.engine import client, is_ours, labels_of, rows, said
+from offline.plugins import schema
+from offline.plugins.docker.engine import LABELS, client, is_ours, labels_of, rows, said
 from offline.plugins.docker.naming import named
-from offline.plugins.docker.schema import LABELS, Field
 from offline.plugins.provider import UNKNOWN, Diff, Failed, Values
+from offline.plugins.schema import Field
 
 META = '{"schema_version":"1"}'
 POOL = {

@@ -1,5 +1,6 @@
 """pulumi-resource-tls: ECDSA keys, an authority's certificate, requests, and certificates signed by the authority."""
 
+import base64
 import hashlib
 import ipaddress
 from datetime import UTC, datetime, timedelta
@@ -10,109 +11,124 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from offline.plugins.provider import UNKNOWN, Diff, Refused, Values, compare, known_only, serve
+from offline.plugins.made_once import MadeOnce
+from offline.plugins.provider import UNKNOWN, Failed, Refused, Values, serve
+from offline.plugins.schema import ONLINE, Field
 
-CURVES: dict[str, ec.EllipticCurve] = {"P256": ec.SECP256R1(), "P384": ec.SECP384R1()}
+CURVES: dict[str, tuple[ec.EllipticCurve, hashes.HashAlgorithm]] = {
+    "P256": (ec.SECP256R1(), hashes.SHA256()),
+    "P384": (ec.SECP384R1(), hashes.SHA384()),
+}
+"""Each with the hash that its keys sign."""
 EXTENDED = {"server_auth": ExtendedKeyUsageOID.SERVER_AUTH, "client_auth": ExtendedKeyUsageOID.CLIENT_AUTH}
 PLAIN = ("digital_signature", "cert_signing", "crl_signing", "key_encipherment", "key_agreement")
-CHECKED_USES = [*EXTENDED, *PLAIN]
+
+COMPUTED = Field(preview=UNKNOWN, taken=False)
+SECRET = Field(preview=UNKNOWN, taken=False, secret=True)
+KEY = Field(secret=True)
+OFF = Field(made=False, preview=False)
+FOREIGN = Field(taken=False)
+FOREIGN_LIST = Field("list", taken=False)
+SUBJECT = Field(
+    "one",
+    {
+        "commonName": Field(),
+        "country": FOREIGN,
+        "emailAddress": FOREIGN,
+        "locality": FOREIGN,
+        "organization": Field(),
+        "organizationalUnit": FOREIGN,
+        "postalCode": FOREIGN,
+        "province": FOREIGN,
+        "serialNumber": FOREIGN,
+        "streetAddresses": Field("list", taken=False, raw="street_address"),
+    },
+)
+IN_THIS_ORDER = {"organization": NameOID.ORGANIZATION_NAME, "commonName": NameOID.COMMON_NAME}
 
 
-class _Fixed:
-    """A value made once: any change of an input makes a new one."""
-
-    token = ""
-    properties: tuple[str, ...] = ()
-    computed: tuple[str, ...] = ()
-    in_place: tuple[str, ...] = ()
-    defaults: dict[str, Any] = {}  # noqa: RUF012
-
-    def check(self, name: str, olds: Values, news: Values, seed: bytes) -> Values:
-        known_only(news, self.properties)
-        for use in news.get("allowedUses", []):
-            if use not in CHECKED_USES and use != UNKNOWN:
-                raise Refused("allowedUses", f"{use!r} is not implemented by the registry-only plugin")
-        return self.defaults | news
-
-    def diff(self, id_: str, old_inputs: Values, olds: Values, news: Values) -> Diff:
-        replace = tuple(name for name in self.properties if name not in self.in_place)
-        return Diff(compare(old_inputs, news), replace=replace)
-
-    def create(self, name: str, inputs: Values, preview: bool) -> tuple[str, Values]:
-        if preview:
-            return "", inputs | dict.fromkeys(self.computed, UNKNOWN)
-        id_, made = self.make(inputs)
-        return id_, inputs | made | {"id": id_}
-
-    def make(self, inputs: Values) -> tuple[str, Values]:
-        raise AssertionError("each type makes its own")
-
-    def read(self, id_: str, inputs: Values, props: Values) -> tuple[str, Values, Values]:
-        return id_, inputs, props
-
-    def update(self, id_: str, old_inputs: Values, olds: Values, news: Values, preview: bool) -> Values:
-        return olds | news
-
-    def delete(self, id_: str, inputs: Values, props: Values) -> None:
-        """Nothing lives outside the state."""
-
-
-class PrivateKey(_Fixed):
+class PrivateKey(MadeOnce):
     token = "tls:index/privateKey:PrivateKey"  # noqa: S105
-    properties = ("algorithm", "ecdsaCurve")
-    computed = ("privateKeyPem", "privateKeyOpenssh", "privateKeyPemPkcs8", "publicKeyPem", "publicKeyOpenssh")
+    schema_version = 1
+    fields = {  # noqa: RUF012
+        "algorithm": Field(),
+        "ecdsaCurve": Field(),
+        "privateKeyOpenssh": SECRET,
+        "privateKeyPem": SECRET,
+        "privateKeyPemPkcs8": SECRET,
+        "publicKeyFingerprintMd5": COMPUTED,
+        "publicKeyFingerprintSha256": COMPUTED,
+        "publicKeyOpenssh": COMPUTED,
+        "publicKeyPem": COMPUTED,
+        "rsaBits": Field(made=2048, preview=2048, taken=False),
+    }
 
-    def check(self, name: str, olds: Values, news: Values, seed: bytes) -> Values:
-        inputs = super().check(name, olds, news, seed)
-        if inputs.get("algorithm") != "ECDSA":
+    def refuse(self, inputs: Values) -> None:
+        if inputs.get("algorithm") not in ("ECDSA", UNKNOWN):
             raise Refused("algorithm", "the registry-only plugin makes ECDSA keys only")
-        if inputs.get("ecdsaCurve") not in CURVES:
-            raise Refused("ecdsaCurve", f"write one of {', '.join(CURVES)}")
-        return inputs
+        if inputs.get("ecdsaCurve") not in (*CURVES, UNKNOWN):
+            raise Refused("ecdsaCurve", f"the registry-only plugin makes keys of {' and '.join(CURVES)} only")
 
     def make(self, inputs: Values) -> tuple[str, Values]:
-        key = ec.generate_private_key(CURVES[inputs["ecdsaCurve"]])
+        curve, _ = CURVES[inputs["ecdsaCurve"]]
+        key = ec.generate_private_key(curve)
         public = key.public_key()
-        spki = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        formats = serialization.PrivateFormat
+        encoding, formats = serialization.Encoding, serialization.PrivateFormat
 
         def private(form: serialization.PrivateFormat) -> str:
-            return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+            return key.private_bytes(encoding.PEM, form, serialization.NoEncryption()).decode()
 
-        openssh = public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
-        return hashlib.sha1(spki).hexdigest(), {  # noqa: S324 - an id, as the official plugin makes it
+        openssh = public.public_bytes(encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+        blob = base64.b64decode(openssh.split()[1])
+        spki = serialization.PublicFormat.SubjectPublicKeyInfo
+        return _id(public.public_bytes(encoding.DER, spki)), {
             "privateKeyPem": private(formats.TraditionalOpenSSL),
             "privateKeyPemPkcs8": private(formats.PKCS8),
             "privateKeyOpenssh": private(formats.OpenSSH),
             "publicKeyOpenssh": openssh + "\n",
-            "publicKeyPem": public.public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            ).decode(),
-            "rsaBits": 2048,
+            "publicKeyPem": public.public_bytes(encoding.PEM, spki).decode(),
+            "publicKeyFingerprintMd5": hashlib.md5(blob).digest().hex(":"),  # noqa: S324 - shown, trusted by nobody
+            "publicKeyFingerprintSha256": "SHA256:"
+            + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("="),
         }
 
 
-class CertRequest(_Fixed):
+class CertRequest(MadeOnce):
     token = "tls:index/certRequest:CertRequest"  # noqa: S105
-    properties = ("privateKeyPem", "dnsNames", "ipAddresses", "subject")
-    computed = ("certRequestPem", "keyAlgorithm")
+    fields = {  # noqa: RUF012
+        "certRequestPem": COMPUTED,
+        "dnsNames": Field("list"),
+        "ipAddresses": Field("list"),
+        "keyAlgorithm": COMPUTED,
+        "privateKeyPem": KEY,
+        "subject": SUBJECT,
+        "uris": FOREIGN_LIST,
+    }
+
+    def refuse(self, inputs: Values) -> None:
+        _refuse_missing(inputs, "privateKeyPem", "subject")
 
     def make(self, inputs: Values) -> tuple[str, Values]:
-        key = _key(inputs["privateKeyPem"])
+        key = _key(inputs, "privateKeyPem")
         names: list[x509.GeneralName] = [x509.DNSName(name) for name in inputs.get("dnsNames") or []]
-        names += [x509.IPAddress(ipaddress.ip_address(text)) for text in inputs.get("ipAddresses") or []]
+        names += [x509.IPAddress(_address(text)) for text in inputs.get("ipAddresses") or []]
         builder = x509.CertificateSigningRequestBuilder().subject_name(_subject(inputs))
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-        id_ = hashlib.sha1(pem.encode()).hexdigest()  # noqa: S324
-        return id_, {"certRequestPem": pem, "keyAlgorithm": "ECDSA"}
+        made = builder.sign(key, _hash(key))
+        pem = made.public_bytes(serialization.Encoding.PEM).decode()
+        return _id(made.public_bytes(serialization.Encoding.DER)), {"certRequestPem": pem, "keyAlgorithm": "ECDSA"}
 
 
-class _Certificate(_Fixed):
-    defaults = {"earlyRenewalHours": 0}  # noqa: RUF012
+class _Certificate(MadeOnce):
     in_place = ("earlyRenewalHours",)
-    computed = ("certPem", "keyAlgorithm", "readyForRenewal", "validityStartTime", "validityEndTime")
+
+    def refuse(self, inputs: Values) -> None:
+        uses = inputs.get("allowedUses", [])
+        for use in uses if isinstance(uses, list) else []:
+            if use not in (*EXTENDED, *PLAIN, UNKNOWN):
+                raise Refused("allowedUses", f"{use!r} is not implemented by the registry-only plugin")
+        _refuse_missing(inputs, "allowedUses", "validityPeriodHours")
 
     def certificate(
         self,
@@ -122,13 +138,23 @@ class _Certificate(_Fixed):
         public: Any,
         issuer: x509.Name,
         key: ec.EllipticCurvePrivateKey,
-        issuer_public: Any,
+        authority: x509.AuthorityKeyIdentifier | None,
         names: x509.SubjectAlternativeName | None = None,
     ) -> tuple[str, Values]:
         uses = inputs["allowedUses"]
         is_ca = bool(inputs.get("isCaCertificate"))
         start = datetime.now(UTC).replace(microsecond=0)
         end = start + timedelta(hours=inputs["validityPeriodHours"])
+        extended = [EXTENDED[use] for use in uses if use in EXTENDED]
+        # In the order of the official plugin, each where it is wanted.
+        extensions: list[tuple[x509.ExtensionType | None, bool]] = [
+            (_key_usage(uses) if set(uses) & set(PLAIN) else None, True),
+            (x509.ExtendedKeyUsage(extended) if extended else None, False),
+            (x509.BasicConstraints(ca=is_ca, path_length=None), True),
+            (_key_id(public) if is_ca or inputs.get("setSubjectKeyId") else None, False),
+            (authority, False),
+            (names, False),
+        ]
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -137,24 +163,13 @@ class _Certificate(_Fixed):
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
             .not_valid_after(end)
-            .add_extension(_key_usage(uses), critical=True)
-            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
         )
-        extended = [EXTENDED[use] for use in uses if use in EXTENDED]
-        if extended:
-            builder = builder.add_extension(x509.ExtendedKeyUsage(extended), critical=False)
-        if inputs.get("setSubjectKeyId"):
-            builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        if inputs.get("setAuthorityKeyId") or not is_ca:
-            authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_public)
-            builder = builder.add_extension(authority, critical=False)
-        if names is not None:
-            builder = builder.add_extension(names, critical=False)
-        made = builder.sign(key, hashes.SHA256())
+        for extension, critical in extensions:
+            if extension is not None:
+                builder = builder.add_extension(extension, critical=critical)
+        made = builder.sign(key, _hash(key))
         return str(made.serial_number), {
             "certPem": made.public_bytes(serialization.Encoding.PEM).decode(),
-            "keyAlgorithm": "ECDSA",
-            "readyForRenewal": False,
             "validityStartTime": start.isoformat().replace("+00:00", "Z"),
             "validityEndTime": end.isoformat().replace("+00:00", "Z"),
         }
@@ -162,55 +177,136 @@ class _Certificate(_Fixed):
 
 class SelfSignedCert(_Certificate):
     token = "tls:index/selfSignedCert:SelfSignedCert"  # noqa: S105
-    properties = (
-        *("privateKeyPem", "isCaCertificate", "validityPeriodHours", "earlyRenewalHours", "allowedUses", "subject"),
-        *("setSubjectKeyId", "setAuthorityKeyId"),
-    )
+    fields = {  # noqa: RUF012
+        "allowedUses": Field("list"),
+        "certPem": COMPUTED,
+        "dnsNames": FOREIGN_LIST,
+        "earlyRenewalHours": Field(made=0, preview=0),
+        "ipAddresses": FOREIGN_LIST,
+        "isCaCertificate": OFF,
+        "keyAlgorithm": COMPUTED,
+        "maxPathLength": COMPUTED,
+        "privateKeyPem": KEY,
+        "readyForRenewal": Field(made=False, preview=False, taken=False),
+        "setAuthorityKeyId": OFF,
+        "setSubjectKeyId": OFF,
+        "subject": SUBJECT,
+        "uris": FOREIGN_LIST,
+        "validityEndTime": COMPUTED,
+        "validityPeriodHours": Field(),
+        "validityStartTime": COMPUTED,
+    }
+
+    def refuse(self, inputs: Values) -> None:
+        super().refuse(inputs)
+        _refuse_missing(inputs, "privateKeyPem", "subject")
+        if inputs.get("setAuthorityKeyId") and not (inputs.get("isCaCertificate") or inputs.get("setSubjectKeyId")):
+            raise Refused("setAuthorityKeyId", "a certificate that signs itself then needs setSubjectKeyId too")
 
     def make(self, inputs: Values) -> tuple[str, Values]:
-        key, subject = _key(inputs["privateKeyPem"]), _subject(inputs)
+        key, subject = _key(inputs, "privateKeyPem"), _subject(inputs)
         public = key.public_key()
-        return self.certificate(inputs, subject=subject, public=public, issuer=subject, key=key, issuer_public=public)
+        own = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_key_id(public))
+        authority = own if inputs.get("setAuthorityKeyId") else None
+        id_, made = self.certificate(
+            inputs, subject=subject, public=public, issuer=subject, key=key, authority=authority
+        )
+        return id_, made | {"keyAlgorithm": "ECDSA"}
 
 
 class LocallySignedCert(_Certificate):
     token = "tls:index/locallySignedCert:LocallySignedCert"  # noqa: S105
-    properties = (
-        *("certRequestPem", "caPrivateKeyPem", "caCertPem", "validityPeriodHours", "earlyRenewalHours"),
-        *("allowedUses", "setSubjectKeyId"),
-    )
+    fields = {  # noqa: RUF012
+        "allowedUses": Field("list"),
+        "caCertPem": Field(),
+        "caKeyAlgorithm": COMPUTED,
+        "caPrivateKeyPem": KEY,
+        "certPem": COMPUTED,
+        "certRequestPem": Field(),
+        "earlyRenewalHours": Field(made=0, preview=0),
+        "isCaCertificate": Field(made=False, preview=False, taken=False),
+        "maxPathLength": COMPUTED,
+        "readyForRenewal": Field(made=False, preview=False, taken=False),
+        "setSubjectKeyId": OFF,
+        "validityEndTime": COMPUTED,
+        "validityPeriodHours": Field(),
+        "validityStartTime": COMPUTED,
+    }
+
+    def refuse(self, inputs: Values) -> None:
+        super().refuse(inputs)
+        _refuse_missing(inputs, "certRequestPem", "caPrivateKeyPem", "caCertPem")
 
     def make(self, inputs: Values) -> tuple[str, Values]:
-        request = x509.load_pem_x509_csr(inputs["certRequestPem"].encode())
-        ca = x509.load_pem_x509_certificate(inputs["caCertPem"].encode())
         try:
-            names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except x509.ExtensionNotFound:
-            names = None
-        return self.certificate(
+            request = x509.load_pem_x509_csr(inputs["certRequestPem"].encode())
+            ca = x509.load_pem_x509_certificate(inputs["caCertPem"].encode())
+        except ValueError as error:
+            raise Failed("certRequestPem or caCertPem is no request or no certificate in PEM") from error
+        key = _key(inputs, "caPrivateKeyPem")
+        if ca.public_key() != key.public_key():
+            raise Failed("caPrivateKeyPem is not the key of caCertPem: nobody would believe what it signs")
+        ca_key_id = _extension(ca, x509.SubjectKeyIdentifier)
+        id_, made = self.certificate(
             inputs,
             subject=request.subject,
             public=request.public_key(),
             issuer=ca.subject,
-            key=_key(inputs["caPrivateKeyPem"]),
-            issuer_public=ca.public_key(),
-            names=names,
+            key=key,
+            authority=x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_key_id) if ca_key_id else None,
+            names=_extension(request, x509.SubjectAlternativeName),
         )
+        return id_, made | {"caKeyAlgorithm": "ECDSA"}
 
 
-def _key(pem: str) -> ec.EllipticCurvePrivateKey:
-    key = serialization.load_pem_private_key(pem.encode(), password=None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
+def _id(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()  # noqa: S324 - a name, as the official plugin makes it
+
+
+def _refuse_missing(inputs: Values, *properties: str) -> None:
+    for prop in properties:
+        if inputs.get(prop) in (None, "", {}, []):
+            raise Refused(prop, f"is missing; {ONLINE}" if prop == "subject" else "is missing")
+
+
+def _key(inputs: Values, prop: str) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(inputs[prop].encode(), password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or all(
+        key.curve.name != curve.name for curve, _ in CURVES.values()
+    ):
+        # The cause may quote the key.
+        raise Failed(f"{prop} is no ECDSA key of {' or '.join(CURVES)} in PEM without a passphrase") from None
     return key
 
 
+def _hash(key: ec.EllipticCurvePrivateKey) -> Any:
+    return next(algorithm for curve, algorithm in CURVES.values() if curve.name == key.curve.name)
+
+
+def _key_id(public: Any) -> x509.SubjectKeyIdentifier:
+    return x509.SubjectKeyIdentifier.from_public_key(public)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError as error:
+        raise Failed(f"ipAddresses: {text!r} is no address") from error
+
+
+def _extension(of: x509.Certificate | x509.CertificateSigningRequest, kind: Any) -> Any:
+    try:
+        return of.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
 def _subject(inputs: Values) -> x509.Name:
-    given = inputs.get("subject") or {}
-    oids = {"organization": NameOID.ORGANIZATION_NAME, "commonName": NameOID.COMMON_NAME}
-    for name in given:
-        if name not in oids and not name.startswith("__"):
-            raise Refused(f"subject.{name}", "the registry-only plugin does not implement this part of a name")
-    return x509.Name([x509.NameAttribute(oid, given[name]) for name, oid in oids.items() if given.get(name)])
+    given = inputs["subject"]
+    return x509.Name([x509.NameAttribute(oid, given[name]) for name, oid in IN_THIS_ORDER.items() if given.get(name)])
 
 
 def _key_usage(uses: list[str]) -> x509.KeyUsage:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from offline.plugins.provider import OWN_KEYS, UNKNOWN, Refused, Values, compare
+from offline.plugins.provider import OWN_KEYS, UNKNOWN, Refused, Values, compare, secret
 
 Kind = Literal["scalar", "map", "list", "set", "rows", "row set", "one"]
 Phase = Literal["preview", "made", "read"]
@@ -26,6 +26,7 @@ class Field:
     preview, made, read: what an unset property is in the outputs; read None: an empty list or map, else as made.
     raw: its name in the raw state, where that is no plain snake_case of it.
     taken: whether this plugin implements it; a value that asks for nothing is taken always.
+    secret: whether the official plugin itself marks it, whatever the program says.
     """
 
     kind: Kind = "scalar"
@@ -36,6 +37,7 @@ class Field:
     read: Any = None
     raw: str = ""
     taken: bool = True
+    secret: bool = False
 
     def unset(self, phase: Phase) -> Any:
         if phase == "preview":
@@ -162,4 +164,29 @@ def raw_state_delta(fields: Fields, values: Values, *, made: bool) -> Values:
     return {"obj": ({"ps": parts} if parts else {}) | ({"renamed": renamed} if renamed else {})}
 
 
-LABELS = Field("row set", {"label": Field(), "value": Field()})
+def marked(fields: Fields, values: Values, *, unknown: bool = False) -> Values:
+    """The same values with the table's secrets marked; unknown ones too where `unknown` (inputs, not outputs)."""
+    secrets = {key for key, known in fields.items() if known.secret}
+    return {
+        key: secret(value) if key in secrets and (unknown or value != UNKNOWN) else value
+        for key, value in values.items()
+    }
+
+
+def framework_delta(fields: Fields, values: Values) -> Values:
+    """The same note as `raw_state_delta`, by the plugins built on Terraform's newer framework: each unset property of
+    the type is in it, as a secret null.
+    """
+    parts: Values = {}
+    for key, known in sorted(fields.items()):
+        value = values.get(key)
+        if value is None:
+            parts[key] = secret({"replace": {"raw": None}})
+        elif known.kind == "one":
+            parts[key] = {"plu": {"i": framework_delta(known.fields, value)}}
+        elif known.kind == "map":
+            parts[key] = {"map": {}}
+        elif known.kind != "scalar":
+            parts[key] = {"arr": {}}
+    renamed = {key: known.raw for key, known in fields.items() if known.raw}
+    return {"obj": ({"ps": parts} if parts else {}) | ({"renamed": renamed} if renamed else {})}

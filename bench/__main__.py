@@ -1,0 +1,58 @@
+"""`make bench`: measures a fortress of its own, which is gone afterwards, and says whether the limits are kept.
+
+Load goes to containers that the bench itself made, and is bounded in count and time. Whatever else runs on this
+machine is in the figures, so each group of them starts with the load average.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+
+from bench import changes, first_chunk, memory, results
+from bench.results import Result
+from fortress import docker_engine
+from tests.deployment import Deployment, deployed
+
+USER = "bench"
+WIDE = {"requests_per_minute": 100_000, "burst": 100_000, "concurrent": 100, "reads_per_minute": 100_000}
+
+
+def steps(deployment: Deployment) -> dict[str, Callable[[], list[Result]]]:
+    """What is measured, in this order: memory first, while nobody has asked much yet."""
+    return {
+        "memory": lambda: memory.measure(deployment, "idle after up", memory.LIMIT_MB),
+        "changes": lambda: changes.measure(deployment),
+        "pairs": lambda: first_chunk.measure(deployment, USER),
+        "memory again": lambda: memory.measure(deployment, "idle after all that", None),
+    }
+
+
+def load(what: str) -> Result:
+    return Result(f"load average before: {what}", os.getloadavg()[0], f"on {os.cpu_count()} cores")
+
+
+def main() -> int:
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a log has no width of its own
+    # Ended from outside, it cleans up too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    docker_engine.ensure(console)
+    measured: list[Result] = []
+    console.print("deploying a fortress of its own")
+    deployment = Deployment.fresh("bench")
+    deployment.config["users"][USER] = {"service": True, "limits": WIDE}
+    with deployed(deployment):
+        for what, measure in steps(deployment).items():
+            console.print(f"measuring: {what}")
+            measured += [load(what), *measure()]
+    results.write(measured)
+    console.print(results.table(measured))
+    return results.exit_code(measured)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""After the engine was stopped, or the machine lost its power, everything comes back by itself."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from images import NAMES, reference
+from tests.deployment import Client, Deployment, deployed
+from tests.own_engine import ADDRESS, OwnEngine, own_engine
+
+BACK_WITHIN_S = 30
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[OwnEngine]:
+    with tempfile.TemporaryDirectory(prefix="fortress-") as folder:
+        home = Path(folder) / "engine"
+        home.mkdir()
+        with own_engine(home) as engine:
+            yield engine
+
+
+@pytest.fixture(scope="module")
+def elsewhere(machine: OwnEngine) -> Iterator[Deployment]:
+    """A fortress on that engine."""
+    with pytest.MonkeyPatch.context() as patch:
+        deployment = Deployment.fresh()
+        machine.load(*(reference(name, deployment.engine) for name in NAMES))
+        patch.setenv("DOCKER_HOST", f"unix://{machine.socket}")
+        deployment.config["host"] = {"docker_socket": str(machine.socket)}
+        deployment.config["wireguard"]["endpoint"] = f"{ADDRESS}:{deployment.config['wireguard']['port']}"
+        with deployed(deployment):
+            yield deployment
+
+
+def back(deployment: Deployment, since: float) -> None:
+    """A stream by a client that did not exist before: tunnel, relay, gateway, hop and model, all of them."""
+    client = Client(deployment, "bob")
+    try:
+        left = BACK_WITHIN_S - (time.monotonic() - since)
+        Client.wait_until(lambda: client.ask().status == 200, "answer after the engine came back", left)
+        with client.stream() as stream:
+            assert stream.bytes_for(2) > 0
+    finally:
+        client.close()
+
+
+def test_everything_comes_back_after_the_engine_was_restarted_three_times(machine: OwnEngine, elsewhere: Deployment):
+    before = elsewhere.containers()
+    back(elsewhere, time.monotonic())
+    for _ in range(3):
+        machine.stop()
+        machine.start()
+        back(elsewhere, time.monotonic())
+    assert elsewhere.containers() == before, "somebody ran `up`"
+
+
+def test_everything_comes_back_after_the_power_failed(machine: OwnEngine, elsewhere: Deployment):
+    machine.crash()
+    machine.start()
+    back(elsewhere, time.monotonic())
+    assert set(elsewhere.planned("--refresh")) == {"same"}

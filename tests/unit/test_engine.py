@@ -1,0 +1,229 @@
+"""Which engine is taken, and that a download is whole and the published one before anything looks installed."""
+
+import hashlib
+import io
+import platform
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fortress import engine, paths, preflight, up
+from fortress.errors import Stop
+from images import catalogue
+from settings import PROJECT, StackSettings
+from tests.stand_ins import Downloads, downloads
+
+MACHINE = {"x86_64": "x64", "aarch64": "arm64"}[platform.machine()]
+ARCHIVE = f"pulumi-v{engine.PULUMI_VERSION}-linux-{MACHINE}.tar.gz"
+SUMS = f"pulumi-{engine.PULUMI_VERSION}-checksums.txt"
+QUIET = Console(quiet=True)
+
+
+class Release:
+    """A release whose `pulumi` only says hello."""
+
+    def __init__(self, folder: Path, server: Downloads) -> None:
+        self.folder, self.server = folder, server
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+            for name in ("pulumi/pulumi", "pulumi/pulumi-language-python"):
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mode = 5, 0o755
+                tar.addfile(entry, io.BytesIO(b"hello"))
+        self.archive = buffer.getvalue()
+        self.publish()
+
+    def publish(self) -> None:
+        (self.folder / ARCHIVE).write_bytes(self.archive)
+        other = f"{'0' * 64}  {ARCHIVE.replace('linux', 'darwin')}\n"
+        (self.folder / SUMS).write_text(f"{other}{hashlib.sha256(self.archive).hexdigest()}  {ARCHIVE}\n")
+
+    def refused(self) -> str:
+        """What a run says that must install nothing; the next one then works."""
+        with pytest.raises(Stop) as stopped:
+            engine.prepare("online", QUIET)
+        assert [path.name for path in installed().parent.iterdir() if path.is_dir()] == []
+        self.server.broken_off.clear()
+        self.publish()
+        assert_works()
+        return str(stopped.value)
+
+
+def installed() -> Path:
+    return paths.cache() / "pulumi" / engine.PULUMI_VERSION
+
+
+def assert_works() -> None:
+    bin_dir, home = engine.prepare("online", QUIET)
+    assert bin_dir == installed()
+    assert (bin_dir / "pulumi").read_text() == "hello"
+    assert (bin_dir / "pulumi").stat().st_mode & 0o111
+    assert (bin_dir / "pulumi-language-python").exists()
+    assert home == paths.state() / "pulumi-home"
+
+
+@pytest.fixture
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Release]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("FORTRESS_ENGINE", raising=False)
+    with downloads(folder) as server:
+        monkeypatch.setenv("FORTRESS_PULUMI_RELEASES", f"{server.url}/")
+        yield Release(folder, server)
+
+
+def test_a_release_is_downloaded_once(release: Release):
+    assert_works()
+    assert release.server.asked == [SUMS, ARCHIVE]
+    assert_works()
+    assert release.server.asked == [SUMS, ARCHIVE]
+
+
+def test_a_changed_archive_is_not_installed(release: Release):
+    (release.folder / ARCHIVE).write_bytes(release.archive[:-1] + b"x")
+    said = release.refused()
+    assert hashlib.sha256(release.archive).hexdigest() in said
+    assert "nothing was installed" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("sums", ["", f"{'0' * 64}  other.tar.gz\n", f"{'0' * 64}\n", f"  {ARCHIVE}\n"])
+def test_a_release_without_a_checksum_is_not_installed(release: Release, sums: str):
+    (release.folder / SUMS).write_text(sums)
+    assert "nothing was installed" in release.refused()
+
+
+def test_two_checksums_for_one_archive_are_one_too_many(release: Release):
+    with (release.folder / SUMS).open("a") as file:
+        file.write(f"{'0' * 64}  {ARCHIVE}\n")
+    assert "nothing was installed" in release.refused()
+
+
+@pytest.mark.parametrize("name", [SUMS, ARCHIVE])
+def test_a_download_that_breaks_off_leaves_nothing(release: Release, name: str):
+    release.server.broken_off.add(name)
+    said = release.refused()
+    assert said.startswith(f"cannot download pulumi {engine.PULUMI_VERSION}")
+    assert said.endswith("try again, or set FORTRESS_ENGINE")
+
+
+@pytest.mark.parametrize("name", [SUMS, ARCHIVE])
+def test_a_missing_file_of_the_release_is_said(release: Release, name: str):
+    (release.folder / name).unlink()
+    assert "404" in release.refused()
+
+
+def test_a_run_that_was_killed_while_unpacking_leaves_nothing_that_looks_installed(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+):
+    def killed(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "extractall", killed)
+        with pytest.raises(KeyboardInterrupt):
+            engine.prepare("online", QUIET)
+    assert not installed().exists()
+    half = installed().parent / f".{engine.PULUMI_VERSION}.work-killed"  # no clean-up after SIGKILL
+    half.mkdir()
+    assert_works()
+    assert not half.exists()
+
+
+def test_an_archive_that_would_write_elsewhere_is_not_unpacked(release: Release, tmp_path: Path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        entry = tarfile.TarInfo("../../../escaped")
+        tar.addfile(entry, io.BytesIO())
+    release.archive = buffer.getvalue()
+    release.publish()
+    with pytest.raises(tarfile.FilterError):
+        engine.prepare("online", QUIET)
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_the_engine_is_online_where_the_releases_answer_even_after_a_redirect(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+):
+    assert engine.choose() == "online"
+    folder = release.folder / SUMS
+    folder.unlink()
+    assert engine.choose() == "registry-only"
+    folder.mkdir()
+    (folder / "index.html").touch()  # asked without the last slash, the server redirects
+    assert engine.choose() == "online"
+    monkeypatch.setenv("FORTRESS_PULUMI_RELEASES", "http://127.0.0.1:1")
+    assert engine.choose() == "registry-only"
+    monkeypatch.setenv("FORTRESS_ENGINE", "online")
+    assert engine.choose() == "online"
+    monkeypatch.setenv("FORTRESS_ENGINE", "offline")
+    with pytest.raises(Stop, match="write online or registry-only"):
+        engine.choose()
+
+
+def test_a_stack_keeps_its_engine_and_says_so_where_another_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(paths, "CHECKOUT", tmp_path)
+    (tmp_path / "stacks").mkdir()
+    paths.stack_file("dev").write_text(f"config: {{{PROJECT}:engine: online}}\n")
+    monkeypatch.setenv("FORTRESS_ENGINE", "registry-only")
+    with pytest.raises(
+        Stop, match=r"'dev' is one of the online engine; change `.*:engine` in stacks/Pulumi\.dev\.yaml"
+    ):
+        up._engine("dev")
+    assert up._engine("new") == "registry-only"
+    monkeypatch.setenv("FORTRESS_ENGINE", "online")
+    assert up._engine("dev") == "online"
+    monkeypatch.delenv("FORTRESS_ENGINE")
+    assert up._engine("dev") == "online"
+
+
+def test_what_an_engine_falls_short_of_is_said_at_its_start_and_is_the_catalogues():
+    said = engine.shortcomings("registry-only")
+    assert said is not None
+    for line in catalogue.below_floors("registry-only"):
+        assert line in said
+    assert engine.shortcomings("online") is None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "protect", "digest", "refused"),
+    [
+        ("online", True, "unresolved", True),
+        ("online", False, "unresolved", False),
+        ("registry-only", True, "unresolved", False),
+        ("online", True, f"sha256:{'a' * 64}", False),
+    ],
+)
+def test_only_a_protected_online_stack_refuses_an_image_without_a_digest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str, protect: bool, digest: str, refused: bool
+):
+    file = tmp_path / "catalogue.yaml"
+    file.write_text(catalogue.FILE.read_text())
+    catalogue.lock({name: digest for name in catalogue.load().pulled}, file)
+    known = catalogue.load(file)
+    monkeypatch.setattr(catalogue, "load", lambda: known)
+    ssh = {"address": "192.0.2.1", "host_key": "ssh-ed25519 AAAA"}  # so that nothing of this machine is asked
+    stack = StackSettings.model_validate(
+        {
+            "stack": "home",
+            "engine": chosen,
+            "protect": protect,
+            "host": {"ssh": ssh},
+            "users": {"alice": {}},
+            "wireguard": {"endpoint": "vpn.example.com:51820"},
+        }
+    )
+    if not refused:
+        preflight.check(stack)
+        return
+    expected = r"stack 'home' is protected.*sid-slim and ollama/ollama:0\.35\.0 yet; run `bin/fortress images lock`"
+    with pytest.raises(Stop, match=expected):
+        preflight.check(stack)
