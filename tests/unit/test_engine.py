@@ -6,8 +6,11 @@ import platform
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from docker import DockerClient
 from rich.console import Console
 
 from fortress import engine, paths, preflight, up
@@ -221,9 +224,10 @@ def test_only_a_protected_online_stack_refuses_an_image_without_a_digest(
             "wireguard": {"endpoint": "vpn.example.com:51820"},
         }
     )
+    empty = SimpleNamespace(networks=list, containers=list)  # an engine that runs nothing
     if not refused:
-        preflight.check(stack)
+        preflight.check(stack, cast(DockerClient, SimpleNamespace(api=empty)))
         return
     expected = r"stack 'home' is protected.*sid-slim and ollama/ollama:0\.35\.0 yet; run `bin/fortress images lock`"
     with pytest.raises(Stop, match=expected):
-        preflight.check(stack)
+        preflight.check(stack, cast(DockerClient, SimpleNamespace(api=empty)))
