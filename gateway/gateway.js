@@ -1,11 +1,15 @@
-// Asks nginx, hands what it says to policy.js, and does what that decides. In doubt, it refuses.
+// Asks nginx, hands what it says to the policy's plain functions, and does what they decide. In doubt, it refuses.
 
 import crypto from 'crypto';
 import fs from 'fs';
+import bodies from 'bodies.js';
 import errors from 'errors.js';
-import policy from 'policy.js';
+import identity from 'identity.js';
+import models from 'models.js';
 import principals from 'principals.js';
+import rates from 'rates.js';
 import routes from 'routes.js';
+import routing from 'routing.js';
 
 const RENEW_MS = 30000;
 const NEWEST = '/config/current/principals.js';
@@ -16,7 +20,7 @@ function who(r) {
     let header = r.headersIn.Authorization;
     if (header === undefined && r.uri === '/v1/messages' && r.headersIn['X-Api-Key'] !== undefined)
         header = 'Bearer ' + r.headersIn['X-Api-Key']; // as Anthropic's libraries send it
-    return policy.identify(principals, header, sha256, r.variables.fortress_relay, r.remoteAddress);
+    return identity.identify(principals, header, sha256, r.variables.fortress_relay, r.remoteAddress);
 }
 
 /** js_set, before any body is read: floods count against the key's owner or the proven address; '' counts nowhere. */
@@ -62,10 +66,10 @@ function misdirected(r) {
 }
 
 function overRate(route, caller, limits) {
-    const take = policy.bucket(route, limits), rates = ngx.shared.rates, key = take.name + '|' + caller.user;
-    const [allowed, state, wait] = policy.take(rates.get(key), take.perMinute, take.burst, Date.now());
-    rates.set(key, state);
-    return allowed ? null : policy.limited(take.name, take.perMinute, wait);
+    const take = rates.bucket(route, limits), taken = ngx.shared.rates, key = take.name + '|' + caller.user;
+    const [allowed, state, wait] = rates.take(taken.get(key), take.perMinute, take.burst, Date.now());
+    taken.set(key, state);
+    return allowed ? null : rates.limited(take.name, take.perMinute, wait);
 }
 
 // One entry per running stream, with a timeout: a worker that dies frees its slots by itself.
@@ -78,7 +82,7 @@ function overStreams(r, caller, limits) {
             return null;
         }
     }
-    return policy.limited('concurrent', limits.concurrent, 1);
+    return rates.limited('concurrent', limits.concurrent, 1);
 }
 
 // Was this worker made with the file that lies there now? An old worker, whose streams go on, was not.
@@ -106,11 +110,11 @@ async function admit(r) {
     const v = r.variables;
     if (misdirected(r)) return;
     const said = who(r), caller = said && alive(said) ? said : null;
-    const route = policy.routeOf(routes.routes, r.uri, v.request_uri);
+    const route = routing.routeOf(routes.routes, r.uri, v.request_uri);
     note(r, caller);
     if (route) v.fortress_route = route.path;
-    const closed = policy.open(route, r.method, caller, principals)
-        || policy.crossSite(caller, principals, r.headersIn.Origin, r.headersIn['Sec-Fetch-Site']);
+    const closed = routing.open(route, r.method, caller, principals)
+        || identity.crossSite(caller, principals, r.headersIn.Origin, r.headersIn['Sec-Fetch-Site']);
     if (closed) return end(r, closed);
     const user = principals.users[caller.user];
     const over = overRate(route, caller, user.limits)
@@ -118,7 +122,7 @@ async function admit(r) {
     if (over) return end(r, over);
     v.fortress_ticket = caller.ticket;
     if (route.tail) {
-        const refusal = policy.judgeTail(route, r.uri, user);
+        const refusal = bodies.judgeTail(route, r.uri, user);
         if (refusal) return end(r, refusal);
         v.fortress_upstream = r.uri;
         if (route.tail === 'model') v.fortress_model = r.uri.slice(route.path.length);
@@ -127,10 +131,10 @@ async function admit(r) {
         v.fortress_model = 'unknown';
         if (r.headersIn['Content-Encoding'] !== undefined)
             return end(r, errors.refuse(415, 'encoded-body', 'send the body without Content-Encoding'));
-        const verdict = policy.judge(await r.readRequestText(), route, user);
+        const verdict = bodies.judge(await r.readRequestText(), route, user);
         if (!alive(caller)) {
             v.fortress_ticket = ''; // the refusal itself is no stream to be cut
-            return end(r, policy.unknown());
+            return end(r, identity.unknown());
         }
         if (verdict instanceof errors.Refusal) return end(r, verdict);
         v.fortress_model = verdict.model;
@@ -152,20 +156,38 @@ function nothing(r) {
 function failed(r) {
     const refusal = errors.made(Number(r.uri.slice(r.uri.lastIndexOf('/') + 1)) || 500);
     if (refusal.status === 405) {
-        const route = policy.routeOf(routes.routes, asked(r), asked(r));
+        const route = routing.routeOf(routes.routes, asked(r), asked(r));
         if (route) refusal.headers.Allow = route.methods.join(', ');
     }
     end(r, refusal, refusal.status >= 500 ? 'failed' : 'refused');
 }
 
+// One of Ollama's lists, by a path that no client can reach; null where an error has been answered instead.
+async function ask(r, path) {
+    const reply = await r.subrequest('/-' + path);
+    if (reply.status === 200) return JSON.parse(reply.responseText);
+    end(r, errors.made(reply.status === 504 ? 504 : 502), 'failed');
+    return null;
+}
+
+function answer(r, value) {
+    r.headersOut['Content-Type'] = 'application/json';
+    r.return(200, JSON.stringify(value) + '\n');
+}
+
+/** js_content of the lists of models: a caller sees what it may use. */
+async function list(r) {
+    const all = await ask(r, r.uri);
+    if (all) answer(r, models.visible(all, principals.users[r.variables.fortress_principal]));
+}
+
 /** js_content of /v1/models/<name>: answered here from Ollama's list, so that no chosen path goes on. */
 async function describe(r) {
-    const reply = await r.subrequest('/-/models');
-    if (reply.status !== 200) return end(r, errors.made(reply.status === 504 ? 504 : 502), 'failed');
-    const found = policy.described(JSON.parse(reply.responseText), r.variables.fortress_model);
-    if (!found) return end(r, errors.refuse(404, 'no-such-model', 'there is no such model here'));
-    r.headersOut['Content-Type'] = 'application/json';
-    r.return(200, JSON.stringify(found) + '\n');
+    const all = await ask(r, '/v1/models');
+    if (!all) return;
+    const found = models.described(all, r.variables.fortress_model);
+    if (found) answer(r, found);
+    else end(r, errors.refuse(404, 'no-such-model', 'there is no such model here'));
 }
 
 /**
@@ -191,7 +213,7 @@ function watch(r, data, flags) {
 /** js_periodic: the newest worker says which keys and address rows are alive. */
 function announce() {
     if (!newest()) return;
-    const live = ngx.shared.live, wanted = new Set(policy.tickets(principals));
+    const live = ngx.shared.live, wanted = new Set(identity.tickets(principals));
     wanted.forEach(ticket => { live.add(ticket, '1'); });
     live.keys(1000000).forEach(ticket => { if (!wanted.has(ticket)) live.delete(ticket); });
 }
@@ -203,4 +225,4 @@ function completion(r) {
     return v.request_completion === 'OK' ? 'finished' : 'cut';
 }
 
-export default { admit, announce, completion, describe, failed, floodKnown, floodStranger, nothing, watch };
+export default { admit, announce, completion, describe, failed, floodKnown, floodStranger, list, nothing, watch };

@@ -229,7 +229,8 @@ http {
 """
     + _ERRORS
     + """\
-        location = /-/models {
+{% for path in lists %}
+        location = /-{{ path | path }} {
             internal;
             proxy_pass_request_body off;
             proxy_set_header Host localhost:{{ ollama_port | number }};
@@ -237,8 +238,9 @@ http {
             proxy_set_header Content-Length "";
             subrequest_output_buffer_size 1m;
             proxy_method GET;
-            proxy_pass https://ollama/v1/models;
+            proxy_pass https://ollama{{ path | path }};
         }
+{% endfor %}
 {% for route in routes %}
 
 {% if route.tail and route.body == "unlimited" %}
@@ -255,6 +257,8 @@ http {
             js_access gateway.admit;
 {% if route.tail == "model" %}
             js_content gateway.describe;
+{% elif route.list %}
+            js_content gateway.list;
 {% else %}
 {% if route.body == "unlimited" %}
             proxy_request_buffering off;
@@ -400,6 +404,7 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
             "path": row["path"],
             "tail": row.get("tail", ""),
             "class": row["class"],
+            "list": row.get("list", False),
             "body": row["body"],
             "body_limit": limits[row["body"]],
         }
@@ -409,6 +414,7 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
     per_minute = max(each.requests_per_minute + each.reads_per_minute for each in all_limits)
     return _GATEWAY.render(
         routes=rows,
+        lists=[row["path"] for row in rows if row["list"]],
         flood_rate=max(50, per_minute * 2 // 60),
         flood_burst=max(100, *(each.burst + each.reads_per_minute for each in all_limits)),
         methods=METHODS,

@@ -1,6 +1,13 @@
 // A stand-in for Ollama that writes down all that reaches it, and streams at the pace that the prompt asks for.
 
-import policy from 'policy.js';
+import bodies from 'bodies.js';
+import identity from 'identity.js';
+import models from 'models.js';
+import rates from 'rates.js';
+import routing from 'routing.js';
+
+const POLICY = Object.assign({}, bodies, identity, models, rates, routing);
+const HERE = ['tiny:latest', 'llama3.2:3b', 'other:1b'];
 
 async function answer(r) {
     const heard = ngx.shared.heard;
@@ -10,7 +17,11 @@ async function answer(r) {
     }));
     if (r.uri === '/') return r.return(200, 'Ollama is running');
     if (r.uri === '/v1/models')
-        return json(r, { object: 'list', data: [{ id: 'tiny:latest', object: 'model', created: 1, owned_by: 'library' }] });
+        return json(r, {
+            object: 'list', data: HERE.map(id => ({ id: id, object: 'model', created: 1, owned_by: 'library' })),
+        });
+    if (r.uri === '/api/tags' || r.uri === '/api/ps')
+        return json(r, { models: HERE.map(name => ({ name: name, model: name, size: 1 })) });
     if (r.method !== 'POST') return json(r, { ok: true });
     const asked = body.length < 10000 ? JSON.parse(body) : {};
     const [chunks, pause] = String(asked.prompt || '3 0').split(' ').map(Number);
@@ -37,11 +48,11 @@ function heard(r) {
     json(r, dict.keys(100000).filter(key => key[0] === 'n').sort().map(key => JSON.parse(dict.get(key))));
 }
 
-/** Runs one function of policy.js in this engine, the one that runs it for real. */
+/** Runs one of the policy's functions in this engine, the one that runs it for real. */
 async function call(r) {
     const { name, args } = JSON.parse(await r.readRequestText());
     let result;
-    try { result = { value: policy[name].apply(null, args) }; } catch (e) { result = { error: String(e) }; }
+    try { result = { value: POLICY[name].apply(null, args) }; } catch (e) { result = { error: String(e) }; }
     json(r, result);
 }
 

@@ -13,6 +13,7 @@ import random
 import secrets
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -232,7 +233,7 @@ http {{
         return {
             "nginx.conf": conf,
             "fake_ollama.js": (HERE / "fake_ollama.js").read_text(),
-            **{name: (POLICY / name).read_text() for name in ("policy.js", "errors.js")},
+            **{path.name: path.read_text() for path in POLICY.glob("*.js") if path.name != "gateway.js"},
         }
 
     def write(self, part: str, files: dict[str, str]) -> None:
@@ -303,8 +304,11 @@ http {{
 
     def audit(self) -> list[dict[str, Any]]:
         time.sleep(0.05)
-        text = self.containers["gateway"].exec_run(["cat", "/var/log/gateway/audit.json"]).output.decode()
-        return [json.loads(line) for line in text.splitlines()]
+        container = self.containers["gateway"].id
+        shown = subprocess.run(
+            ["docker", "exec", container, "cat", "/var/log/gateway/audit.json"], capture_output=True, check=True
+        )
+        return [_line(line) for line in shown.stdout.splitlines()]
 
     def _control(self, method: str, path: str, body: bytes | None = None) -> Any:
         connection = http.client.HTTPConnection(self.host(5), 9000, timeout=20)
@@ -318,7 +322,7 @@ http {{
         self._control("DELETE", "/heard")
 
     def call(self, name: str, *args: Any) -> Any:
-        """One function of policy.js, run by the real njs engine."""
+        """One of the policy's plain functions, run by the real njs engine."""
         result = self._control("POST", "/call", json.dumps({"name": name, "args": args}).encode())
         assert "error" not in result, result["error"]
         return result.get("value")
@@ -389,6 +393,13 @@ http {{
             with contextlib.suppress(docker.errors.APIError):
                 self.network.remove()
         self.engine.close()
+
+
+def _line(line: bytes) -> dict[str, Any]:
+    try:
+        return json.loads(line.decode())
+    except ValueError as error:
+        raise AssertionError(f"a line of the audit trail is no JSON in UTF-8 ({error}): {line!r}") from None
 
 
 def _all(connection: ssl.SSLSocket) -> bytes:

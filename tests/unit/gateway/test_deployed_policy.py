@@ -282,6 +282,30 @@ def test_one_model_is_described_by_the_gateway(quiet: Bench):
     assert {row["uri"] for row in quiet.heard()} == {"/v1/models"}
 
 
+@pytest.mark.parametrize("path", ["/api/tags", "/api/ps", "/v1/models"])
+def test_a_list_shows_a_caller_the_models_it_may_use(path: str, quiet: Bench):
+    def shown(key: str) -> set[str]:
+        reply = quiet.ask("GET", path, key=key)
+        assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+        return {row.get("model") or row["id"] for row in reply.json.get("models", reply.json.get("data"))}
+
+    assert shown(ALICE) == {"tiny:latest", "llama3.2:3b", "other:1b"}
+    assert shown(BOB) == {"tiny:latest", "llama3.2:3b"}
+    assert {row["uri"] for row in quiet.heard()} == {path}
+
+
+def test_the_head_of_a_list_has_no_body(quiet: Bench):
+    reply = quiet.ask("HEAD", "/api/tags", key=BOB)
+    assert (reply.status, reply.body) == (200, b"")
+    assert int(reply.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize("path", ["/-/api/tags", "/-/v1/models", "/-/models", "/-/error/500"])
+def test_no_client_reaches_what_is_internal(path: str, quiet: Bench):
+    assert quiet.ask("GET", path, key=ALICE).status == 404
+    assert quiet.heard() == []
+
+
 def test_upload_is_for_admins_where_it_is_switched_on(quiet: Bench):
     digest = "sha256:" + "a" * 64
     assert quiet.ask("POST", f"/api/blobs/{digest}", key=ALICE, body=b"x" * 100_000).status == 200

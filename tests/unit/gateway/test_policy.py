@@ -1,4 +1,4 @@
-"""policy.js decides; the engine that runs it here is the one that runs it in the gateway."""
+"""The policy's functions decide; the engine that runs them here is the one that runs them in the gateway."""
 
 import json
 from typing import Any

@@ -1,0 +1,60 @@
+// Who asks. Touches no nginx object: every function here is plain and runs under any JavaScript engine.
+
+import errors from 'errors.js';
+
+const KEY = /^[0-9a-f]{64}$/;
+
+function has(object, key) { return Object.prototype.hasOwnProperty.call(object, key); }
+
+/** The key in an Authorization header: null without one, '' where it is not one of ours. */
+function bearer(header) {
+    if (header === undefined || header === null) return null;
+    const text = header.slice(0, 7) === 'Bearer ' ? header.slice(7) : '';
+    return KEY.test(text) ? text : '';
+}
+
+/**
+ * Who asks. A key that came and is wrong never falls back to the address: its sender believes to be somebody else.
+ *   known   principals.js
+ *   relay   name of the relay that the connection came through, or ''
+ * Returns: null, or {user, proof: key|address, ticket, device}; the ticket is what revocation takes away.
+ */
+function identify(known, header, sha256, relay, address) {
+    const place = relay + '|' + address;
+    const row = relay && has(known.addresses, place) ? known.addresses[place] : undefined;
+    const key = bearer(header);
+    if (key !== null) {
+        const hash = key && sha256(key);
+        if (!hash || !has(known.keys, hash)) return null;
+        const user = known.keys[hash];
+        return { user: user, proof: 'key', ticket: 'k:' + hash, device: row && row.user === user ? row.device : '' };
+    }
+    if (row && known.users[row.user].keyless)
+        return { user: row.user, proof: 'address', ticket: 'a:' + place, device: row.device };
+    return null;
+}
+
+/** The tickets of everybody who may act: an open stream whose ticket is not among them is cut. */
+function tickets(known) {
+    const all = Object.keys(known.keys).map(hash => 'k:' + hash);
+    Object.keys(known.addresses).forEach(place => {
+        if (known.users[known.addresses[place].user].keyless) all.push('a:' + place);
+    });
+    return all;
+}
+
+function unknown() {
+    return errors.refuse(401, 'no-identity', 'no valid API key, and no tunnel address that proves you',
+        { 'WWW-Authenticate': 'Bearer' });
+}
+
+/** A page of another site must not act through a tunnel that proves its owner by itself. */
+function crossSite(caller, known, origin, fetchSite) {
+    if (caller.proof === 'key') return null;
+    const own = [known.domain].concat(known.tunnel_addresses.map(a => a.indexOf(':') < 0 ? a : '[' + a + ']'));
+    const foreign = (fetchSite && fetchSite !== 'same-origin' && fetchSite !== 'none')
+        || (origin && own.every(name => origin !== 'https://' + name));
+    return foreign ? errors.refuse(403, 'cross-site', 'a page of another site cannot act for you') : null;
+}
+
+export default { bearer, crossSite, identify, tickets, unknown };

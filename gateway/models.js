@@ -1,0 +1,66 @@
+// Which models a caller may use, and see. Touches no nginx object: every function here is plain and runs under any JavaScript engine.
+
+import errors from 'errors.js';
+
+// `x:cloud` and `x:7b-cloud` are answered by ollama.com (Ollama internal/modelref/modelref.go at v0.32.15).
+const LEAVES = /:([^\/]*-)?cloud$/;
+// A suffix there, not a tag: `x:local` means `x`, and would slip past a pattern for tags.
+const SOURCE = /:local$/;
+const MODEL = /^[A-Za-z0-9][A-Za-z0-9._:\/-]{0,127}$/;
+
+function matches(pattern, name) {
+    const parts = pattern.split('*');
+    if (parts.length === 1) return pattern === name;
+    const first = parts[0], last = parts[parts.length - 1];
+    if (name.length < first.length + last.length || name.indexOf(first) !== 0
+        || name.slice(name.length - last.length) !== last) return false;
+    let at = first.length;
+    const end = name.length - last.length;
+    for (let i = 1; i < parts.length - 1; i++) {
+        const found = name.indexOf(parts[i], at);
+        if (found < 0 || found + parts[i].length > end) return false;
+        at = found + parts[i].length;
+    }
+    return true;
+}
+
+function tagged(name) {
+    return name.slice(name.lastIndexOf('/') + 1).indexOf(':') < 0 ? name + ':latest' : name;
+}
+
+/** Ollama compares names without case, and takes `tiny` for `tiny:latest`: so do we. */
+function mayUse(patterns, name) {
+    const short = name.toLowerCase(), full = tagged(short);
+    return patterns.map(pattern => pattern.toLowerCase())
+        .some(p => matches(p, short) || matches(p, full) || (p.indexOf('*') < 0 && tagged(p) === full));
+}
+
+/** Returns: Refusal, or null where this user may use the model. */
+function modelOf(name, user) {
+    if (!MODEL.test(name) || name.indexOf('..') >= 0 || SOURCE.test(name.toLowerCase()))
+        return errors.refuse(400, 'model-name', 'this is not a model name');
+    if (LEAVES.test(name.toLowerCase()))
+        return errors.refuse(403, 'leaves-this-host', 'cloud models are closed: prompts never leave this server');
+    if (!mayUse(user.models, name))
+        return errors.refuse(403, 'model-not-granted', 'this model is not among those you may use');
+    return null;
+}
+
+/** One model out of Ollama's own list, as OpenAI's API shows it; null where it is not there. */
+function described(list, name) {
+    const wanted = tagged(name.toLowerCase());
+    const rows = (list && list.data) || [];
+    for (let i = 0; i < rows.length; i++)
+        if (tagged(String(rows[i].id).toLowerCase()) === wanted) return rows[i];
+    return null;
+}
+
+/** One of Ollama's lists with only the rows that this user may use; `models` of the native API, `data` of OpenAI's. */
+function visible(list, user) {
+    ['models', 'data'].forEach(key => {
+        if (Array.isArray(list[key])) list[key] = list[key].filter(row => mayUse(user.models, String(row.model || row.id)));
+    });
+    return list;
+}
+
+export default { described, mayUse, modelOf, tagged, visible };
