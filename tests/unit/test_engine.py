@@ -210,20 +210,18 @@ def test_only_a_protected_online_stack_refuses_an_image_without_a_digest(
     catalogue.lock({name: digest for name in catalogue.load().pulled}, file)
     known = catalogue.load(file)
     monkeypatch.setattr(catalogue, "load", lambda: known)
-    ssh = {"address": "192.0.2.1", "host_key": "ssh-ed25519 AAAA"}  # so that nothing of this machine is asked
     stack = StackSettings.model_validate(
         {
             "stack": "home",
             "engine": chosen,
             "protect": protect,
-            "host": {"ssh": ssh},
             "users": {"alice": {}},
             "wireguard": {"endpoint": "vpn.example.com:51820"},
         }
     )
     if not refused:
-        preflight.check(stack)
+        preflight.digests(stack)
         return
     expected = r"stack 'home' is protected.*sid-slim and ollama/ollama:0\.35\.0 yet; run `bin/fortress images lock`"
     with pytest.raises(Stop, match=expected):
-        preflight.check(stack)
+        preflight.digests(stack)
