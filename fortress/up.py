@@ -200,6 +200,7 @@ def down(console: Console, stack: str) -> None:
     for folder in paths.bundles(stack).iterdir() if paths.bundles(stack).exists() else ():
         bundle.remove_bundle(folder)
     shutil.rmtree(paths.bundles(stack), ignore_errors=True)
+    console.print(f"nothing of stack {stack} is left; its config stays in stacks/{paths.stack_file(stack).name}")
 
 
 @contextmanager

@@ -127,6 +127,7 @@ def test_an_engine_that_is_too_old(planned: Deployment, tmp_path: Path):
         said = " ".join(planned.up(check=False).split())
     assert planned.last_code == 1
     assert "speaks API 1.40; at least 1.41 (engine 20.10) is needed" in said
+    planned.config["host"] = {}
 
 
 def test_no_engine(planned: Deployment, monkeypatch: pytest.MonkeyPatch):

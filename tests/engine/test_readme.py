@@ -21,6 +21,7 @@ ELSEWHERE = {
     "sudo wg-quick up ./wireguard-laptop.conf": "tests/live joins the tunnel of the same file",
     "./fortress-run ollama run tiny": "tests/live runs it in the tunnel",
     "make up STACK=home": "tests/program builds every example",
+    "make bench": "its limits ask for a quiet machine; tests/unit computes with its parts",
     **{
         f"make {tier}": "a part of `make test`"
         for tier in ("test-unit", "test-program", "test-engine", "test-live", "lint")
