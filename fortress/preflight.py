@@ -25,7 +25,6 @@ Networks = list[ipaddress.IPv4Network]
 
 def check(settings: StackSettings, engine: DockerClient) -> None:
     """Raise Stop with the line to change."""
-    _digests(settings)
     there = settings.host.ssh
     where = "this machine" if there is None else f"the Docker engine of {there.address}"
     try:
@@ -41,8 +40,11 @@ def check(settings: StackSettings, engine: DockerClient) -> None:
     _refuse_taken_port(settings, containers, where)
 
 
-def _digests(settings: StackSettings) -> None:
-    """A digest that a registry names while the stack comes up is nobody's choice: protected stacks refuse it."""
+def digests(settings: StackSettings) -> None:
+    """A digest that a registry names while the stack comes up is nobody's choice: protected stacks refuse it.
+
+    Asks no engine. Raises: Stop with the command to run.
+    """
     known = catalogue.load()
     if settings.engine is Engine.ONLINE and settings.protect and known.unresolved():
         missing = " and ".join(known.pulled[name].tagged for name in known.unresolved())

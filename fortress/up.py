@@ -47,6 +47,7 @@ def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
     """Everything that must be there before `pulumi` can work on this stack."""
     chosen = _engine(stack)
     config = _settings_or_first_ones(console, stack, chosen)
+    preflight.digests(config)
     there = docker_engine.reach(console, config.host)
     try:
         preflight.check(config, there)

@@ -6,11 +6,8 @@ import platform
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
-from docker import DockerClient
 from rich.console import Console
 
 from fortress import engine, paths, preflight, up
@@ -213,21 +210,18 @@ def test_only_a_protected_online_stack_refuses_an_image_without_a_digest(
     catalogue.lock({name: digest for name in catalogue.load().pulled}, file)
     known = catalogue.load(file)
     monkeypatch.setattr(catalogue, "load", lambda: known)
-    ssh = {"address": "192.0.2.1", "host_key": "ssh-ed25519 AAAA"}  # so that nothing of this machine is asked
     stack = StackSettings.model_validate(
         {
             "stack": "home",
             "engine": chosen,
             "protect": protect,
-            "host": {"ssh": ssh},
             "users": {"alice": {}},
             "wireguard": {"endpoint": "vpn.example.com:51820"},
         }
     )
-    empty = SimpleNamespace(networks=list, containers=list)  # an engine that runs nothing
     if not refused:
-        preflight.check(stack, cast(DockerClient, SimpleNamespace(api=empty)))
+        preflight.digests(stack)
         return
     expected = r"stack 'home' is protected.*sid-slim and ollama/ollama:0\.35\.0 yet; run `bin/fortress images lock`"
     with pytest.raises(Stop, match=expected):
-        preflight.check(stack, cast(DockerClient, SimpleNamespace(api=empty)))
+        preflight.digests(stack)
