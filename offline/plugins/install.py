@@ -1,5 +1,6 @@
 """Puts the plugins where Pulumi looks for them."""
 
+import compileall
 import os
 import shutil
 from pathlib import Path
@@ -19,6 +20,8 @@ def source(digest: str) -> Path:
             fresh = target.with_name(f".{digest}.{os.getpid()}")
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.copytree(here, fresh / "offline", ignore=shutil.ignore_patterns("__pycache__"))
+            # Now, and not by the first start: where PYTHONDONTWRITEBYTECODE is set, every start would do it again.
+            compileall.compile_dir(fresh, quiet=1, stripdir=str(fresh), prependdir=str(target))
             fresh.rename(target)
     return target
 
