@@ -51,7 +51,8 @@ class Newcomer:
             "XDG_STATE_HOME": str(folder / "state"),
             "FORTRESS_ENGINE": engine.choose(),
         }
-        self.environment = {**os.environ, **own}
+        # A `make` inside of `make test` would say so between the lines that it prints.
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")} | own
         (folder / "state" / "ollama-fortress").mkdir(parents=True)
         plugins = paths.state() / "pulumi-home"
         if plugins.exists():  # downloaded by the online engine; there is no way out of that machine
