@@ -83,6 +83,7 @@ http {
     js_shared_dict_zone zone=streams:1m timeout={{ stream_timeout | number }}s;
     # What it holds outlives a reload: that is how an old worker learns whose streams to cut.
     js_shared_dict_zone zone=live:8m;
+    js_shared_dict_zone zone=blocked:1m;
     js_var $fortress_principal;
     js_var $fortress_proof;
     js_var $fortress_device;
@@ -219,6 +220,9 @@ http {
 
         location @announce {
             js_periodic gateway.announce interval=1s;
+        }
+        location @heed {
+            js_periodic gateway.heed interval=500ms;
         }
 
         location / {
