@@ -74,6 +74,14 @@ function overRate(route, caller, limits) {
     return allowed ? null : rates.limited(take.name, take.perMinute, wait);
 }
 
+// Whoever proves nothing: counted by the place it comes from, and only there, so that it costs nobody who is known.
+function unproven(r, refusal) {
+    const perMinute = principals.failed_auth_per_minute, key = r.variables.fortress_relay + '|' + r.remoteAddress;
+    const failed = ngx.shared.failed, [allowed, state, wait] = rates.take(failed.get(key), perMinute, perMinute, Date.now());
+    failed.set(key, state);
+    return allowed ? refusal : rates.guessing(wait);
+}
+
 // One entry per running stream, with a timeout: a worker that dies frees its slots by itself.
 function overStreams(r, caller, limits) {
     for (let i = 0; i < limits.concurrent; i++) {
@@ -153,7 +161,7 @@ async function admit(r) {
     if (route) v.fortress_route = route.path;
     const closed = barred(r, caller) || routing.open(route, r.method, caller, principals)
         || identity.crossSite(caller, principals, r.headersIn.Origin, r.headersIn['Sec-Fetch-Site']);
-    if (closed) return end(r, closed);
+    if (closed) return end(r, closed.status === 401 ? unproven(r, closed) : closed);
     const user = principals.users[caller.user];
     const over = overRate(route, caller, user.limits)
         || (route.class === 'inference' ? overStreams(r, caller, user.limits) : null);

@@ -80,6 +80,7 @@ http {
     js_path "/config/current/";
     js_import gateway from gateway.js;
     js_shared_dict_zone zone=rates:1m timeout=3600s evict;
+    js_shared_dict_zone zone=failed:1m timeout=600s evict;
     js_shared_dict_zone zone=streams:1m timeout={{ stream_timeout | number }}s;
     # What it holds outlives a reload: that is how an old worker learns whose streams to cut.
     js_shared_dict_zone zone=live:8m;

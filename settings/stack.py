@@ -67,6 +67,13 @@ class GatewaySettings(Settings):
     )
     body_limit_mb: int = Field(default=20, ge=1, le=200, description="Largest inference body; images are in it.")
     model_upload: bool = Field(default=False, description="Admins may create models from uploaded blobs.")
+    failed_auth_per_minute: int = Field(
+        default=30,
+        ge=1,
+        le=100_000,
+        description="Requests without a valid proof that one address may send a minute, and at once; a valid key or "
+        "proven address passes from there all the same.",
+    )
     certificate_file: Path | None = Field(default=None, description="PEM chain to serve instead of the private CA's.")
     key_file: Path | None = Field(default=None, description="PEM key of certificate_file.")
 
