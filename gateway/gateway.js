@@ -4,6 +4,7 @@ import crypto from 'crypto';
 import fs from 'fs';
 import blocked from 'blocked.js';
 import bodies from 'bodies.js';
+import cors from 'cors.js';
 import errors from 'errors.js';
 import identity from 'identity.js';
 import models from 'models.js';
@@ -34,6 +35,16 @@ function floodKnown(r) {
 /** js_set: floods of whoever proves nothing count against the address, so they cost nobody else anything. */
 function floodStranger(r) {
     return who(r) ? '' : r.variables.fortress_relay + '|' + r.remoteAddress;
+}
+
+/** js_set of a header that nginx adds to every answer: the listed origin that asks, or ''. */
+function origin(r) { return cors.allowed(principals.cors_origins, r.headersIn.Origin); }
+
+function promise(r, headers) {
+    r.variables.fortress_verdict = 'allowed';
+    r.variables.fortress_reason = 'preflight';
+    Object.keys(headers).forEach(name => { r.headersOut[name] = headers[name]; });
+    r.return(204);
 }
 
 function end(r, refusal, verdict) {
@@ -159,7 +170,10 @@ async function admit(r) {
     const route = routing.routeOf(routes.routes, r.uri, v.request_uri);
     note(r, caller);
     if (route) v.fortress_route = route.path;
-    const closed = barred(r, caller) || routing.open(route, r.method, caller, principals)
+    const shut = barred(r, caller);
+    const preflight = shut ? null : cors.preflight(principals.cors_origins, route, r.method, r.headersIn.Origin);
+    if (preflight) return promise(r, preflight);
+    const closed = shut || routing.open(route, r.method, caller, principals)
         || identity.crossSite(caller, principals, r.headersIn.Origin, r.headersIn['Sec-Fetch-Site']);
     if (closed) return end(r, closed.status === 401 ? unproven(r, closed) : closed);
     const user = principals.users[caller.user];
@@ -274,4 +288,4 @@ function completion(r) {
     return v.request_completion === 'OK' ? 'finished' : 'cut';
 }
 
-export default { admit, announce, completion, describe, failed, floodKnown, floodStranger, heed, list, nothing, watch };
+export default { admit, announce, completion, describe, failed, floodKnown, floodStranger, heed, list, nothing, origin, watch };

@@ -148,6 +148,21 @@ http {
     add_header X-Content-Type-Options nosniff always;
     add_header Cache-Control no-store always;
     add_header X-Request-Id $request_id always;
+{% if cors %}
+    # Where the origin is not a listed one, all three are empty and nginx adds none of them.
+    js_set $fortress_origin gateway.origin;
+    map $fortress_origin $fortress_expose {
+        default "X-Request-Id, Retry-After";
+        "" "";
+    }
+    map $fortress_origin $fortress_vary {
+        default Origin;
+        "" "";
+    }
+    add_header Access-Control-Allow-Origin $fortress_origin always;
+    add_header Access-Control-Expose-Headers $fortress_expose always;
+    add_header Vary $fortress_vary always;
+{% endif %}
 
 {% for status in made %}
     error_page {{ status | number }} /-/error/{{ status | number }};
@@ -419,6 +434,7 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
     per_minute = max(each.requests_per_minute + each.reads_per_minute for each in all_limits)
     return _GATEWAY.render(
         routes=rows,
+        cors=bool(settings.gateway.cors_origins),
         lists=[row["path"] for row in rows if row["list"]],
         flood_rate=max(50, per_minute * 2 // 60),
         flood_burst=max(100, *(each.burst + each.reads_per_minute for each in all_limits)),

@@ -2,12 +2,13 @@
 
 import blocked from 'blocked.js';
 import bodies from 'bodies.js';
+import cors from 'cors.js';
 import identity from 'identity.js';
 import models from 'models.js';
 import rates from 'rates.js';
 import routing from 'routing.js';
 
-const POLICY = Object.assign({}, blocked, bodies, identity, models, rates, routing);
+const POLICY = Object.assign({}, blocked, bodies, cors, identity, models, rates, routing);
 const HERE = ['tiny:latest', 'llama3.2:3b', 'other:1b'];
 
 async function answer(r) {
