@@ -22,6 +22,9 @@ ELSEWHERE = {
     "./fortress-run ollama run tiny": "tests/live runs it in the tunnel",
     "make up STACK=home": "tests/program builds every example",
     "make bench": "its limits ask for a quiet machine; tests/unit computes with its parts",
+    "bin/fortress status": "tests/engine/test_blocking.py runs it",
+    "bin/fortress block bob --for 1h": "tests/engine/test_blocking.py runs it",
+    "bin/fortress unblock bob": "tests/engine/test_blocking.py runs it",
     **{
         f"make {tier}": "a part of `make test`"
         for tier in ("test-unit", "test-program", "test-engine", "test-live", "lint")
