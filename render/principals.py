@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -14,14 +14,16 @@ RELAY = "wireguard"
 
 def principals(
     settings: StackSettings,
-    addresses: Mapping[tuple[str, str], tuple[IPv4Address, IPv6Address]],
+    addresses: Mapping[tuple[str, str], Sequence[IPv4Address | IPv6Address]],
     key_hashes: Mapping[str, str],
+    previous_hashes: Mapping[str, str] | None = None,
 ) -> str:
     """A module of data for the policy.
 
     addresses: (user, device) -> tunnel addresses. A row names the device in the audit line; it proves the user
     only where the user is keyless.
     key_hashes: user -> SHA-256 of the API key, in hex. The key itself never gets here.
+    previous_hashes: the same of a key that is valid beside it, while its `previous_epoch` stands.
     """
     own = settings.wireguard
     assert own is not None, "settings without a wireguard section never get here"
@@ -44,11 +46,16 @@ def principals(
             }
             for name, user in sorted(settings.users.items())
         },
-        "keys": {key_hashes[name]: name for name in sorted(key_hashes)},
+        "keys": {
+            hashes[name]: name
+            for name in sorted(key_hashes)
+            for hashes in (key_hashes, previous_hashes or {})
+            if name in hashes
+        },
         "addresses": {
             f"{RELAY}|{address}": {"user": user, "device": device}
-            for (user, device), pair in sorted(addresses.items())
-            for address in pair
+            for (user, device), own_ones in sorted(addresses.items())
+            for address in own_ones
         },
     }
     # By its id an old worker sees that it is not the newest any more.

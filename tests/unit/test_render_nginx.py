@@ -163,6 +163,22 @@ def test_principals_are_data_whatever_they_hold(models: list[str]):
     assert json.loads(body.rstrip().removesuffix(";"))["users"]["bob"]["models"] == models
 
 
+def test_old_and_new_key_and_address_are_one_users_while_both_are_valid():
+    old = {("bob", "pc"): ADDRESSES["bob", "default"]}
+    both = {("bob", "pc"): (*ADDRESSES["bob", "default"], *ADDRESSES["alice", "laptop"])}
+    alone, rotating = (
+        json.loads(text.partition("export default ")[2].rstrip()[:-1])
+        for text in (
+            principals(stack(), old, {"alice": "a" * 64, "bob": HASH}),
+            principals(stack(), both, {"alice": "a" * 64, "bob": HASH}, {"bob": "d" * 64}),
+        )
+    )
+    assert rotating["keys"] == alone["keys"] | {"d" * 64: "bob"}
+    assert len(rotating["addresses"]) == 4
+    assert all(row == {"user": "bob", "device": "pc"} for row in rotating["addresses"].values())
+    assert rotating["users"] == alone["users"]
+
+
 def test_a_keys_text_is_not_among_the_principals_and_an_id_names_their_state():
     first = principals(stack(), {}, {"bob": HASH})
     again, other = principals(stack(), {}, {"bob": HASH}), principals(stack(), {}, {"bob": "d" * 64})

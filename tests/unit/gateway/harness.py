@@ -54,6 +54,7 @@ USERS: dict[str, Any] = {
     "slow": {"limits": {"requests_per_minute": 2, "burst": 2, "concurrent": 9, "reads_per_minute": 4}},
     "narrow": {"limits": {**WIDE, "concurrent": 2}},
 }
+PREVIOUS = {user: hashlib.sha256(f"previous key of {user}".encode()).hexdigest() for user in USERS}
 KEYS = {user: hashlib.sha256(f"test key of {user}".encode()).hexdigest() for user in USERS}
 
 
@@ -142,7 +143,12 @@ def settings(users: dict[str, Any] | None = None, **gateway: Any) -> StackSettin
 def known(config: StackSettings) -> str:
     addresses = {device: pair for device, pair in ADDRESSES.items() if device[0] in config.users}
     hashed = {user: hashlib.sha256(KEYS[user].encode()).hexdigest() for user in config.users}
-    return principals(config, addresses, hashed)
+    before = {
+        user: hashlib.sha256(PREVIOUS[user].encode()).hexdigest()
+        for user, of in config.users.items()
+        if of.previous_epoch
+    }
+    return principals(config, addresses, hashed, before)
 
 
 class Bench:
