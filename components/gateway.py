@@ -5,7 +5,6 @@ Owns one nginx container, the files it reads, its audit trail and its state. Cre
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pulumi
 import pulumi_docker as docker
@@ -18,11 +17,10 @@ from components.names import Names
 from components.networks import Networks
 from components.pki import Certificate
 from render import nginx
-from render.principals import data_module, principals
+from render.principals import policy_files, principals
 from settings import StackSettings
 
 COMPONENT = "gateway"
-POLICY = Path(__file__).parent.parent / "gateway"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +56,9 @@ class Gateway(pulumi.ComponentResource):
         settings = self.args.settings
         certificate, key = self._served_certificate()
         addresses = {(device.user, device.device): (device.ip4, device.ip6) for device in self.args.devices}
-        files: dict[str, Input[str]] = {path.name: path.read_text() for path in sorted(POLICY.glob("*.js"))}
-        files |= {
+        files: dict[str, Input[str]] = {
+            **policy_files(),
             "nginx.conf": nginx.gateway(settings, settings.plan),
-            "routes.js": data_module(nginx.ROUTES.read_text()),
             "principals.js": Output.all(**self.args.key_hashes).apply(
                 lambda hashes: principals(settings, addresses, hashes)
             ),
