@@ -6,7 +6,6 @@ Owns one nginx container, the files it reads, its audit trail and its state. Cre
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 
 import pulumi
 import pulumi_docker as docker
@@ -19,11 +18,10 @@ from components.names import Names
 from components.networks import Networks
 from components.pki import Certificate
 from render import nginx
-from render.principals import data_module, principals
+from render.principals import policy_files, principals
 from settings import StackSettings
 
 COMPONENT = "gateway"
-POLICY = Path(__file__).parent.parent / "gateway"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +61,9 @@ class Gateway(pulumi.ComponentResource):
         for device in self.args.devices:
             where = (device.user, device.device)
             addresses[where] = (*addresses.get(where, ()), device.ip4, device.ip6)
-        files: dict[str, Input[str]] = {path.name: path.read_text() for path in sorted(POLICY.glob("*.js"))}
-        files |= {
+        files: dict[str, Input[str]] = {
+            **policy_files(),
             "nginx.conf": nginx.gateway(settings, settings.plan),
-            "routes.js": data_module(nginx.ROUTES.read_text()),
             "principals.js": Output.all(
                 now=Output.all(**self.args.key_hashes), before=Output.all(**self.args.previous_hashes)
             ).apply(lambda hashes: principals(settings, addresses, hashes["now"], hashes["before"])),

@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import Any
 
 from render.syntax import GENERATED
 from settings import StackSettings
 
 RELAY = "wireguard"
+POLICY = Path(__file__).parent.parent / "gateway"
 
 
 def principals(
@@ -42,7 +44,7 @@ def principals(
                 "models": list(user.models),
                 "keyless": user.keyless,
                 "service": user.service,
-                "limits": settings.limits_of(name).model_dump(),
+                "limits": _limits(settings, name),
             }
             for name, user in sorted(settings.users.items())
         },
@@ -61,6 +63,17 @@ def principals(
     # By its id an old worker sees that it is not the newest any more.
     known["id"] = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     return data_module(json.dumps(known, indent=1))
+
+
+def _limits(settings: StackSettings, user: str) -> dict[str, int]:
+    limits = settings.limits_of(user).model_dump()
+    return {name: settings.ollama.context_length if value is None else value for name, value in limits.items()}
+
+
+def policy_files() -> dict[str, str]:
+    """The policy itself: its code as it lies there, its tables as modules."""
+    code = {path.name: path.read_text() for path in sorted(POLICY.glob("*.js"))}
+    return code | {f"{path.stem}.js": data_module(path.read_text()) for path in sorted(POLICY.glob("*.json"))}
 
 
 def data_module(text: str) -> str:

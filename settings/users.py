@@ -85,6 +85,12 @@ class Limits(Settings):
     reads_per_minute: int = Field(
         default=120, ge=1, le=100_000, description="Cheap reads (tags, version, ps) a minute."
     )
+    context_tokens: int | None = Field(
+        default=None, ge=256, description="Largest num_ctx a request may ask for; nothing means ollama.context_length."
+    )
+    answer_tokens: int | None = Field(
+        default=None, ge=1, description="Longest answer of one request; nothing means ollama.context_length."
+    )
 
 
 class UserLimits(Settings):
@@ -94,6 +100,8 @@ class UserLimits(Settings):
     burst: int | None = Field(default=None, ge=1, le=100_000)
     concurrent: int | None = Field(default=None, ge=1, le=1000)
     reads_per_minute: int | None = Field(default=None, ge=1, le=100_000)
+    context_tokens: int | None = Field(default=None, ge=256)
+    answer_tokens: int | None = Field(default=None, ge=1)
 
     def over(self, defaults: Limits) -> Limits:
         return defaults.model_copy(update=self.model_dump(exclude_none=True))

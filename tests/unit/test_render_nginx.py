@@ -14,11 +14,11 @@ from pydantic import ValidationError
 import images
 from images import catalogue, reference
 from render import nginx
-from render.principals import data_module, principals
+from render.principals import policy_files, principals
 from render.syntax import NotInItsPlace
 from settings import StackSettings
 from tests.unit.conftest import Golden
-from tests.unit.gateway.harness import ADDRESSES, POLICY, Authority
+from tests.unit.gateway.harness import ADDRESSES, Authority
 
 HASH = "c" * 64
 
@@ -60,9 +60,8 @@ def test_nginx_itself_accepts_the_files(conf: str, domain: str | None, tmp_path:
     )
     authority = Authority("golden")
     pem, key = authority.leaf("x.example")
-    files = {path.name: path.read_text() for path in POLICY.glob("*.js")} | {
+    files = policy_files() | {
         "nginx.conf": (nginx.sidecar if "sidecar" in conf else nginx.gateway)(config, config.plan),
-        "routes.js": data_module(nginx.ROUTES.read_text()),
         "principals.js": principals(config, {("alice", "default"): ADDRESSES["alice", "laptop"]}, {"alice": HASH}),
         **{name: pem for name in ("tls/server.pem", "hop/client.pem")},
         **{name: key for name in ("tls/server.key", "hop/client.key")},

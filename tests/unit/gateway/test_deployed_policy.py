@@ -350,7 +350,7 @@ def test_chunked_in_http_1_0_is_refused(quiet: Bench):
 def test_a_chunked_body_is_read_and_goes_on_with_its_length(quiet: Bench):
     reply = quiet.raw(request("POST /api/chat HTTP/1.1", "Transfer-Encoding: chunked", body=CHUNKED))
     assert status(reply) == 200
-    assert json.loads(quiet.heard()[-1]["body"]) == CHAT
+    assert json.loads(quiet.heard()[-1]["body"]) == {**CHAT, "options": {"num_predict": 4096}}
 
 
 def test_websockets_are_never_opened(quiet: Bench):
@@ -396,7 +396,8 @@ def test_a_small_route_takes_a_small_body(quiet: Bench):
 
 def test_a_large_body_goes_through_whole(quiet: Bench):
     image = "A" * (BODY_LIMIT_MB * 1024 * 1024 - 1000)
-    assert quiet.ask("POST", "/api/chat", key=BOB, body={**CHAT, "images": [image]}).status == 200
+    message = {"role": "user", "content": "what is this?", "images": [image]}
+    assert quiet.ask("POST", "/api/chat", key=BOB, body={**CHAT, "messages": [message]}).status == 200
     assert len(quiet.heard()[-1]["body"]) > len(image)
 
 
@@ -429,7 +430,7 @@ def test_a_bad_body_goes_nowhere_and_its_words_are_not_in_the_audit_line(body: b
 
 def test_of_two_equal_keys_ollama_sees_the_one_that_was_judged(quiet: Bench):
     assert quiet.ask("POST", "/api/chat", key=BOB, body=b'{"model":"evil","model":"tiny"}').status == 200
-    assert quiet.heard()[-1]["body"] == '{"model":"tiny"}'
+    assert quiet.heard()[-1]["body"] == '{"model":"tiny","options":{"num_predict":4096}}'
     assert quiet.ask("POST", "/api/chat", key=BOB, body=b'{"model":"tiny","model":"evil"}').status == 403
 
 
