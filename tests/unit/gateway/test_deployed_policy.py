@@ -555,15 +555,16 @@ def opened(bench: Bench, user: str, prompt: str, path: str = "/api/generate", ke
 
 @pytest.mark.parametrize("path", ["/api/generate", "/v1/chat/completions"])
 def test_every_chunk_leaves_as_soon_as_it_was_written(path: str, quiet: Bench):
-    with opened(quiet, "bob", "8 120", path) as stream:
-        times: list[float] = []
+    with opened(quiet, "bob", "8 300", path) as stream:
+        late: list[float] = []
         for number in range(8):
             data = read_until(stream, b'"n":%d' % number)
             assert data.count(b'"n":') == 1, "chunks came together"
-            times.append(time.monotonic())
+            written = int(data.rpartition(b'"at":')[2].partition(b"}")[0])
+            late.append(time.time() * 1000 - written)
         assert b'"done":true' in read_until(stream, b"0\r\n\r\n")
-    gaps = [later - earlier for earlier, later in pairwise(times)]
-    assert all(0.06 < gap < 0.25 for gap in gaps), gaps
+    # A busy machine holds one up now and then; whoever buffers holds up all.
+    assert sorted(late)[len(late) // 2] < 100, late
 
 
 def test_the_audit_line_of_a_stream_says_how_it_ended(quiet: Bench):
