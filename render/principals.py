@@ -31,7 +31,13 @@ def principals(
         "tunnel_addresses": [str(own.server4), str(own.server6)],
         "model_upload": settings.gateway.model_upload and settings.engine.value == "online",
         "body_limit": settings.gateway.body_limit_mb * 1024 * 1024,
-        "stream_timeout_s": settings.gateway.read_timeout_s + 60,
+        "stream_timeout_s": settings.gateway.longest_silence_s,
+        "queue": {
+            "slots": settings.gateway.slots or settings.ollama.num_parallel,
+            "wait_s": settings.gateway.queue_wait_s,
+            "per_user": settings.gateway.queue_per_user,
+            "total": settings.gateway.queue_total,
+        },
         "users": {
             name: {
                 "role": user.role,

@@ -133,7 +133,7 @@ def settings(users: dict[str, Any] | None = None, **gateway: Any) -> StackSettin
             "engine": "online",
             "users": users or USERS,
             "wireguard": {"endpoint": "vpn.example.com:51820"},
-            "gateway": {"body_limit_mb": BODY_LIMIT_MB, **gateway},
+            "gateway": {"body_limit_mb": BODY_LIMIT_MB, "slots": 100, **gateway},
         }
     )
 
