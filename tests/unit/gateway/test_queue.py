@@ -14,7 +14,7 @@ from tests.unit.gateway.harness import DOMAIN, KEYS, WIDE, Bench, Reply, parse, 
 USERS: dict[str, Any] = {user: {"limits": WIDE} for user in ("alice", "bob", "carol", "slow")}
 USERS["alice"]["role"] = "admin"
 LIMITS = {"slots": 1, "wait_s": 30, "per_user": 2, "total": 3}
-LONG = "40 50"  # two seconds
+LONG = "100 50"  # five seconds
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_the_queue_is_bounded_per_user_and_in_all(narrow: Callable[..., Bench]):
 
 def test_a_client_that_leaves_while_it_waits_is_never_heard_and_holds_up_nobody(narrow: Callable[..., Bench]):
     bench = narrow(queue_per_user=1)
-    holder = begin(bench, "alice", "80 50")
+    holder = begin(bench, "alice", "200 50")
     begin(bench, "bob").close()
     time.sleep(2.5)
     line = line_of(bench, "bob")
@@ -248,7 +248,7 @@ def test_a_worker_that_dies_frees_its_slots(narrow: Callable[..., Bench]):
 
 def test_a_reload_in_the_middle_keeps_count_and_whoever_waits(narrow: Callable[..., Bench]):
     bench = narrow()
-    streams = [begin(bench, "alice", "60 100"), begin(bench, "bob", "10 100")]
+    streams = [begin(bench, "alice", "100 100"), begin(bench, "bob", "10 100")]
     bench.reload(settings(USERS, slots=1, model_upload=True))
     streams.append(begin(bench, "carol"))
     time.sleep(1.5)
@@ -259,7 +259,7 @@ def test_a_reload_in_the_middle_keeps_count_and_whoever_waits(narrow: Callable[.
 
 def test_a_long_silence_before_the_first_token_keeps_the_slot(narrow: Callable[..., Bench]):
     bench = narrow()
-    loading = begin(bench, "alice", "1 0 5000")
+    loading = begin(bench, "alice", "1 0 8000")
     waiting = begin(bench, "bob")
     time.sleep(3.5)
     assert order(bench) == ["alice"], "a silent stream lost its slot"
