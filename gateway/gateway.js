@@ -2,7 +2,9 @@
 
 import crypto from 'crypto';
 import fs from 'fs';
+import blocked from 'blocked.js';
 import bodies from 'bodies.js';
+import cors from 'cors.js';
 import errors from 'errors.js';
 import identity from 'identity.js';
 import models from 'models.js';
@@ -15,6 +17,7 @@ import routing from 'routing.js';
 const RENEW_MS = 30000;
 const TURN = 'turn';
 const NEWEST = '/config/current/principals.js';
+const BLOCKED = '/var/lib/gateway/blocked.json';
 
 function sha256(text) { return crypto.createHash('sha256').update(text).digest('hex'); }
 
@@ -34,6 +37,16 @@ function floodKnown(r) {
 /** js_set: floods of whoever proves nothing count against the address, so they cost nobody else anything. */
 function floodStranger(r) {
     return who(r) ? '' : r.variables.fortress_relay + '|' + r.remoteAddress;
+}
+
+/** js_set of a header that nginx adds to every answer: the listed origin that asks, or ''. */
+function origin(r) { return cors.allowed(principals.cors_origins, r.headersIn.Origin); }
+
+function promise(r, headers) {
+    r.variables.fortress_verdict = 'allowed';
+    r.variables.fortress_reason = 'preflight';
+    Object.keys(headers).forEach(name => { r.headersOut[name] = headers[name]; });
+    r.return(204);
 }
 
 function end(r, refusal, verdict) {
@@ -73,6 +86,14 @@ function overRate(route, caller, limits) {
     const [allowed, state, wait] = rates.take(taken.get(key), take.perMinute, take.burst, Date.now());
     taken.set(key, state);
     return allowed ? null : rates.limited(take.name, take.perMinute, wait);
+}
+
+// Whoever proves nothing: counted by the place it comes from, and only there, so that it costs nobody who is known.
+function unproven(r, refusal) {
+    const perMinute = principals.failed_auth_per_minute, key = r.variables.fortress_relay + '|' + r.remoteAddress;
+    const failed = ngx.shared.failed, [allowed, state, wait] = rates.take(failed.get(key), perMinute, perMinute, Date.now());
+    failed.set(key, state);
+    return allowed ? refusal : rates.guessing(wait);
 }
 
 // One entry per running stream, with a timeout: a worker that dies frees its slots by itself.
@@ -124,9 +145,10 @@ function take(id) {
 }
 
 // One look of one who waits: a few reads of shared memory as long as no slot is free. undefined means: wait on.
-function look(row) {
+function look(r, row) {
     const all = ngx.shared.queue, limits = principals.queue;
     if (!ngx.shared.live.has(row.ticket)) return identity.unknown();
+    if (ngx.shared.blocked.get('any') && isBlocked(r, row.user)) return blocked.refusal();
     if (!all.has(row.id)) return queue.gone();
     if (ngx.shared.slots.size() < limits.slots && queue.next(waiting()).id === row.id) {
         if (left([row]).length) return queue.gone();
@@ -153,11 +175,47 @@ async function enqueue(r, caller) {
     all.set(id, JSON.stringify(row));
     v.fortress_waits = String(row.since);
     let said;
-    while ((said = look(row)) === undefined)
+    while ((said = look(r, row)) === undefined)
         await new Promise(done => setTimeout(done, queue.pause(Date.now() - row.since)));
     v.fortress_served = String(Date.now());
     if (said) v.fortress_ticket = ''; // a refusal is no stream to be cut
     return said;
+}
+
+/**
+ * js_periodic: takes over whom the operator has blocked, when the file is another one than last time. What cannot be
+ * read changes nothing: the last known list stays in force.
+ */
+function heed() {
+    const list = ngx.shared.blocked;
+    let id = 'none';
+    try {
+        const file = fs.statSync(BLOCKED, { throwIfNoEntry: false });
+        if (file) id = [file.ino, file.mtimeMs, file.size].join(' ');
+        if (id === list.get('id')) return;
+        const rows = file ? blocked.read(fs.readFileSync(BLOCKED, 'utf8')) : {}, keys = Object.keys(rows);
+        keys.forEach(key => { list.set(key, String(rows[key])); });
+        list.keys(1000000).forEach(key => { if (key[1] === ':' && rows[key] === undefined) list.delete(key); });
+        list.set('any', keys.length ? '1' : '');
+        list.set('bad', '');
+        list.set('id', id);
+    } catch (e) {
+        if (list.get('bad') === id) return; // said once for each file
+        list.set('bad', id);
+        ngx.log(ngx.ERR, BLOCKED + ' is not used, the list before it stays in force: ' + e.message);
+    }
+}
+
+function isBlocked(r, user) {
+    const list = ngx.shared.blocked, now = Date.now();
+    return blocked.holds(list.get('a:' + r.remoteAddress), now) || blocked.holds(list.get('u:' + user), now);
+}
+
+// A blocked address is refused whoever asks from it. Right after a start nobody has read the list yet.
+function barred(r, caller) {
+    if (!ngx.shared.blocked.has('id')) heed();
+    if (!ngx.shared.blocked.has('id')) return blocked.unread();
+    return isBlocked(r, caller ? caller.user : '') ? blocked.refusal() : null;
 }
 
 /**
@@ -173,9 +231,12 @@ async function admit(r) {
     const route = routing.routeOf(routes.routes, r.uri, v.request_uri);
     note(r, caller);
     if (route) v.fortress_route = route.path;
-    const closed = routing.open(route, r.method, caller, principals)
+    const shut = barred(r, caller);
+    const preflight = shut ? null : cors.preflight(principals.cors_origins, route, r.method, r.headersIn.Origin);
+    if (preflight) return promise(r, preflight);
+    const closed = shut || routing.open(route, r.method, caller, principals)
         || identity.crossSite(caller, principals, r.headersIn.Origin, r.headersIn['Sec-Fetch-Site']);
-    if (closed) return end(r, closed);
+    if (closed) return end(r, closed.status === 401 ? unproven(r, closed) : closed);
     const user = principals.users[caller.user];
     const over = overRate(route, caller, user.limits)
         || (route.class === 'inference' ? overStreams(r, caller, user.limits) : null);
@@ -192,16 +253,17 @@ async function admit(r) {
         if (r.headersIn['Content-Encoding'] !== undefined)
             return end(r, errors.refuse(415, 'encoded-body', 'send the body without Content-Encoding'));
         const verdict = bodies.judge(await r.readRequestText(), route, user);
-        if (!alive(caller)) {
+        const late = alive(caller) ? barred(r, caller) : identity.unknown();
+        if (late) {
             v.fortress_ticket = ''; // the refusal itself is no stream to be cut
-            return end(r, identity.unknown());
+            return end(r, late);
         }
         if (verdict instanceof errors.Refusal) return end(r, verdict);
         v.fortress_model = verdict.model;
         v.fortress_body = verdict.body;
     }
-    const late = route.class === 'inference' ? await enqueue(r, caller) : null;
-    if (late) return end(r, late);
+    const refusal = route.class === 'inference' ? await enqueue(r, caller) : null;
+    if (refusal) return end(r, refusal);
     v.fortress_verdict = 'allowed';
     v.fortress_reason = '';
 }
@@ -253,15 +315,17 @@ async function describe(r) {
 }
 
 /**
- * js_body_filter: every chunk leaves at once; a stream whose key or address row is gone is cut. After a reload the
+ * js_body_filter: every chunk leaves at once; a stream whose key or address row is gone, or blocked, is cut. After a reload the
  * old worker still holds its streams and its old principals: `live` is written by the newest worker only.
  */
 function watch(r, data, flags) {
     const v = r.variables, ticket = v.fortress_ticket;
-    if (ticket && !ngx.shared.live.has(ticket)) {
+    const why = !ticket ? '' : !ngx.shared.live.has(ticket) ? 'revoked'
+        : ngx.shared.blocked.get('any') && isBlocked(r, v.fortress_principal) ? 'blocked' : '';
+    if (why) {
         v.fortress_verdict = 'cut';
-        v.fortress_reason = 'revoked';
-        throw new Error('revoked: stream is cut');
+        v.fortress_reason = why;
+        throw new Error(why + ': stream is cut');
     }
     const slot = v.fortress_slot, now = slot ? Date.now() : 0;
     // Seldom: each assignment of a variable stays in memory until the request ends.
@@ -308,5 +372,5 @@ function completion(r) {
     return v.request_completion === 'OK' ? 'finished' : 'cut';
 }
 
-export default { admit, announce, completion, describe, failed, floodKnown, floodStranger, list, nothing, queued,
-    watch };
+export default { admit, announce, completion, describe, failed, floodKnown, floodStranger, heed, list, nothing, origin,
+    queued, watch };

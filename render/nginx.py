@@ -80,9 +80,11 @@ http {
     js_path "/config/current/";
     js_import gateway from gateway.js;
     js_shared_dict_zone zone=rates:1m timeout=3600s evict;
+    js_shared_dict_zone zone=failed:1m timeout=600s evict;
     js_shared_dict_zone zone=streams:1m timeout={{ stream_timeout | number }}s;
     # What it holds outlives a reload: that is how an old worker learns whose streams to cut.
     js_shared_dict_zone zone=live:8m;
+    js_shared_dict_zone zone=blocked:1m;
     # Who runs and who waits for it, each with the worker that holds it: a dead worker's are given back.
     js_shared_dict_zone zone=slots:1m timeout={{ stream_timeout | number }}s;
     js_shared_dict_zone zone=queue:1m timeout={{ turn_timeout | number }}s;
@@ -152,6 +154,21 @@ http {
     add_header X-Content-Type-Options nosniff always;
     add_header Cache-Control no-store always;
     add_header X-Request-Id $request_id always;
+{% if cors %}
+    # Where the origin is not a listed one, all three are empty and nginx adds none of them.
+    js_set $fortress_origin gateway.origin;
+    map $fortress_origin $fortress_expose {
+        default "X-Request-Id, Retry-After";
+        "" "";
+    }
+    map $fortress_origin $fortress_vary {
+        default Origin;
+        "" "";
+    }
+    add_header Access-Control-Allow-Origin $fortress_origin always;
+    add_header Access-Control-Expose-Headers $fortress_expose always;
+    add_header Vary $fortress_vary always;
+{% endif %}
 
 {% for status in made %}
     error_page {{ status | number }} /-/error/{{ status | number }};
@@ -225,6 +242,9 @@ http {
 
         location @announce {
             js_periodic gateway.announce interval=1s;
+        }
+        location @heed {
+            js_periodic gateway.heed interval=500ms;
         }
 
         location / {
@@ -420,6 +440,7 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
     per_minute = max(each.requests_per_minute + each.reads_per_minute for each in all_limits)
     return _GATEWAY.render(
         routes=rows,
+        cors=bool(settings.gateway.cors_origins),
         lists=[row["path"] for row in rows if row["list"]],
         flood_rate=max(50, per_minute * 2 // 60),
         flood_burst=max(100, *(each.burst + each.reads_per_minute for each in all_limits)),

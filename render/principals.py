@@ -31,6 +31,8 @@ def principals(
         "tunnel_addresses": [str(own.server4), str(own.server6)],
         "model_upload": settings.gateway.model_upload and settings.engine.value == "online",
         "body_limit": settings.gateway.body_limit_mb * 1024 * 1024,
+        "cors_origins": list(settings.gateway.cors_origins),
+        "failed_auth_per_minute": settings.gateway.failed_auth_per_minute,
         "stream_timeout_s": settings.gateway.longest_silence_s,
         "queue": {
             "slots": settings.gateway.slots or settings.ollama.num_parallel,

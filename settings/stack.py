@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from settings.addresses import device_address, refuse_collisions
-from settings.base import MODEL_NAME, Domain, Epoch, Name, Settings, StackName, or_also, or_each
+from settings.base import MODEL_NAME, Domain, Epoch, Name, Origin, Settings, StackName, or_also, or_each
 from settings.network import BASE_PREFIX, Plan
 from settings.users import Limits, User
 
@@ -79,6 +79,19 @@ class GatewaySettings(Settings):
     )
     queue_per_user: int = Field(default=8, ge=1, le=256, description="Requests of one user that may wait for a slot.")
     queue_total: int = Field(default=64, ge=1, le=256, description="Requests that may wait for a slot in all.")
+    cors_origins: tuple[Origin, ...] = Field(
+        default=(),
+        max_length=100,
+        description="Exact origins whose pages may call the gateway from a browser, with a key in the header; a tunnel "
+        "address proves nobody to them.",
+    )
+    failed_auth_per_minute: int = Field(
+        default=30,
+        ge=1,
+        le=100_000,
+        description="Requests without a valid proof that one address may send a minute, and at once; a valid key or "
+        "proven address passes from there all the same.",
+    )
     certificate_file: Path | None = Field(default=None, description="PEM chain to serve instead of the private CA's.")
     key_file: Path | None = Field(default=None, description="PEM key of certificate_file.")
 

@@ -36,9 +36,11 @@ def stack(**more: Any) -> StackSettings:
 
 
 UPLOAD = {"gateway": {"model_upload": True}}
+CORS = {"gateway": {"cors_origins": ["https://chat.example.com"]}}
 VARIANTS = {
     "gateway.conf": lambda: nginx.gateway(stack(), stack().plan),
     "gateway-upload.conf": lambda: nginx.gateway(stack(**UPLOAD), stack().plan),
+    "gateway-cors.conf": lambda: nginx.gateway(stack(**CORS), stack().plan),
     "sidecar.conf": lambda: nginx.sidecar(stack(), stack().plan),
 }
 
@@ -53,7 +55,9 @@ def test_golden_files_are_the_reviewed_ones(name: str, golden: Golden):
     [*((name, None) for name in VARIANTS), ("gateway.conf", ".".join(["a" * 60] * 4) + ".example")],
 )
 def test_nginx_itself_accepts_the_files(conf: str, domain: str | None, tmp_path: Path):
-    config = stack(**({"domain": domain} if domain else {}), **(UPLOAD if "upload" in conf else {}))
+    config = stack(
+        **({"domain": domain} if domain else {}), **(UPLOAD if "upload" in conf else CORS if "cors" in conf else {})
+    )
     authority = Authority("golden")
     pem, key = authority.leaf("x.example")
     files = {path.name: path.read_text() for path in POLICY.glob("*.js")} | {

@@ -52,6 +52,14 @@ def test_a_user_overrides_only_the_limits_it_names():
 
 
 @pytest.mark.parametrize(
+    "origin",
+    ["https://chat.example.com", "http://localhost:3000", "http://[::1]:8080", "tauri://localhost", "http://a:443"],
+)
+def test_an_origin_is_written_as_the_browser_sends_it(origin: str):
+    assert settings(gateway={"cors_origins": [origin]}).gateway.cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(
     ("values", "says"),
     [
         ({"user": {}}, "unknown key 'user'; did you mean 'users'?"),
@@ -63,6 +71,20 @@ def test_a_user_overrides_only_the_limits_it_names():
         ({"access": "carrier-pigeon"}, "access"),
         ({"domain": "a.example.com\nlisten 80;"}, "is not a domain name: write it like"),
         ({"domain": "A.example.com"}, "in lower case"),
+        *(
+            ({"gateway": {"cors_origins": [origin]}}, "is not an origin: write it as the browser sends it")
+            for origin in (
+                *("*", "null", "", "chat.example.com", "https://", "https://*.example.com", "https://a.example/"),
+                *(
+                    "https://A.example",
+                    "https://a.example:443",
+                    "http://a.example:80",
+                    "https://a.example\nx",
+                    "file://",
+                ),
+                *("https://u@a.example", "https://a.example?x", "https://a.example:99999999", 'https://a"; evil'),
+            )
+        ),
         ({"models": [{"name": "../../etc/passwd"}]}, "is not a model name"),
         ({"models": [{"name": "gpt-oss:120b-cloud"}]}, "is a cloud model"),
         ({"models": [{"name": "x", "source": "x.bin"}]}, "neither 'builtin' nor a path ending in .gguf"),

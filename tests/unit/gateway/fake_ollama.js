@@ -1,13 +1,15 @@
 // A stand-in for Ollama that writes down all that reaches it, and streams at the pace that the prompt asks for.
 
+import blocked from 'blocked.js';
 import bodies from 'bodies.js';
+import cors from 'cors.js';
 import identity from 'identity.js';
 import models from 'models.js';
 import queue from 'queue.js';
 import rates from 'rates.js';
 import routing from 'routing.js';
 
-const POLICY = Object.assign({}, bodies, identity, models, queue, rates, routing);
+const POLICY = Object.assign({}, blocked, bodies, cors, identity, models, queue, rates, routing);
 const HERE = ['tiny:latest', 'llama3.2:3b', 'other:1b'];
 
 async function answer(r) {

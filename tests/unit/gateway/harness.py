@@ -133,7 +133,8 @@ def settings(users: dict[str, Any] | None = None, **gateway: Any) -> StackSettin
             "engine": "online",
             "users": users or USERS,
             "wireguard": {"endpoint": "vpn.example.com:51820"},
-            "gateway": {"body_limit_mb": BODY_LIMIT_MB, "slots": 100, **gateway},
+            # Most tests come from one address; the limit, like the queue, has tests of its own.
+            "gateway": {"body_limit_mb": BODY_LIMIT_MB, "failed_auth_per_minute": 100_000, "slots": 100, **gateway},
         }
     )
 
@@ -149,6 +150,9 @@ class Bench:
         self.engine = docker.from_env()
         self.image = reference("gateway", os.environ.get("FORTRESS_ENGINE", "registry-only"))
         self.folder = folder
+        self.state = folder / "state"
+        self.state.mkdir()
+        self.state.chmod(0o777)  # the gateway's uid is nobody's on this machine
         self.name = f"fortress-unit-{secrets.token_hex(4)}"
         self.ca, self.hop = Authority("test ca"), Authority("test hop ca")
         self.revision = 0
@@ -258,10 +262,13 @@ http {{
             entrypoint=["nginx"],
             command=["-c", "/config/current/nginx.conf", "-g", "daemon off;"],
             name=f"{self.name}-{part}",
-            labels={"fortress.stack": self.name},
+            labels={"fortress.stack": self.name, "fortress.component": part},
             user="101:101",
             host_config=api.create_host_config(
-                binds={str(self.folder / part): {"bind": "/config", "mode": "ro"}},
+                binds={
+                    str(self.folder / part): {"bind": "/config", "mode": "ro"},
+                    str(self.state): {"bind": "/var/lib/gateway", "mode": "rw"},
+                },
                 read_only=True,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fortress import blocklist
 from settings import StackSettings
 from tests.unit.gateway.harness import DOMAIN, KEYS, WIDE, Bench, Reply, parse, running, settings
 
@@ -230,6 +231,21 @@ def test_whoever_is_removed_while_waiting_is_refused_and_never_heard(narrow: Cal
         started = time.monotonic()
         assert end(waiting).status == 401
         assert time.monotonic() - started < 5
+        assert order(bench) == ["alice"]
+
+
+def test_whoever_is_blocked_while_waiting_is_refused_and_never_heard(narrow: Callable[..., Bench]):
+    bench = narrow()
+    with begin(bench, "alice", "100 100"):
+        waiting = begin(bench, "bob")
+        blocklist.block(bench.engine, bench.name, "bob", None)
+        try:
+            started = time.monotonic()
+            reply = end(waiting)
+            assert time.monotonic() - started < 5
+        finally:
+            blocklist.unblock(bench.engine, bench.name, "bob")
+        assert (reply.status, line_of(bench, "bob")["reason"]) == (403, "blocked")
         assert order(bench) == ["alice"]
 
 
