@@ -9,11 +9,13 @@ import errors from 'errors.js';
 import identity from 'identity.js';
 import models from 'models.js';
 import principals from 'principals.js';
+import queue from 'queue.js';
 import rates from 'rates.js';
 import routes from 'routes.js';
 import routing from 'routing.js';
 
 const RENEW_MS = 30000;
+const TURN = 'turn';
 const NEWEST = '/config/current/principals.js';
 const BLOCKED = '/var/lib/gateway/blocked.json';
 
@@ -51,6 +53,7 @@ function end(r, refusal, verdict) {
     const v = r.variables;
     v.fortress_verdict = verdict || 'refused';
     v.fortress_reason = refusal.reason;
+    if (refusal.status === 499) return r.return(499); // nobody hears it
     r.headersOut['Content-Type'] = 'application/json';
     Object.keys(refusal.headers).forEach(name => { r.headersOut[name] = refusal.headers[name]; });
     r.return(refusal.status, errors.body(errors.apiOf(asked(r)), refusal) + '\n');
@@ -119,6 +122,64 @@ function alive(caller) {
     if (!newest()) return false;
     live.add(caller.ticket, '1');
     return true;
+}
+
+// Who waits for a slot: each entry holds the worker that it waits in, TURN the tag that was served last.
+function waiting() { return ngx.shared.queue.items().map(item => JSON.parse(item[1])).filter(row => row.id); }
+
+// njs does not see a client leave while it waits; the kernel's own list of connections says so.
+function left(rows) {
+    if (rows.length === 0) return [];
+    let table;
+    try { table = fs.readFileSync('/proc/net/tcp', 'utf8'); } catch (e) { return []; } // nginx notices it at its turn
+    return queue.left(rows, table);
+}
+
+// An inference slot, if one is free. During a reload two workers may take the last one: then both give it back.
+function take(id) {
+    const slots = ngx.shared.slots, most = principals.queue.slots;
+    if (slots.size() >= most || !slots.add(id, JSON.stringify({ pid: process.pid }))) return false;
+    if (slots.size() <= most) return true;
+    slots.delete(id);
+    return false;
+}
+
+// One look of one who waits: a few reads of shared memory as long as no slot is free. undefined means: wait on.
+function look(r, row) {
+    const all = ngx.shared.queue, limits = principals.queue;
+    if (!ngx.shared.live.has(row.ticket)) return identity.unknown();
+    if (ngx.shared.blocked.get('any') && isBlocked(r, row.user)) return blocked.refusal();
+    if (!all.has(row.id)) return queue.gone();
+    if (ngx.shared.slots.size() < limits.slots && queue.next(waiting()).id === row.id) {
+        if (left([row]).length) return queue.gone();
+        if (take(row.id)) {
+            all.set(TURN, String(row.tag));
+            all.delete(row.id);
+            return null;
+        }
+    }
+    return Date.now() < row.since + limits.wait_s * 1000 ? undefined : queue.late(limits);
+}
+
+/** An inference slot: at once if one is free and nobody waits, else when it is its turn. Returns: Refusal, or null. */
+async function enqueue(r, caller) {
+    const v = r.variables, id = v.request_id, limits = principals.queue, rows = waiting();
+    if (rows.length === 0 && take(id)) return null;
+    const full = queue.full(rows, caller.user, limits);
+    if (full) return full;
+    const all = ngx.shared.queue, turn = Number(all.get(TURN) || 0), row = {
+        id: id, pid: process.pid, user: caller.user, ticket: caller.ticket, since: Date.now(),
+        tag: queue.tag(rows, caller.user, turn), peer: queue.peer(v.realip_remote_addr, v.realip_remote_port),
+    };
+    all.set(TURN, String(turn)); // lives as long as whoever waits
+    all.set(id, JSON.stringify(row));
+    v.fortress_waits = String(row.since);
+    let said;
+    while ((said = look(r, row)) === undefined)
+        await new Promise(done => setTimeout(done, queue.pause(Date.now() - row.since)));
+    v.fortress_served = String(Date.now());
+    if (said) v.fortress_ticket = ''; // a refusal is no stream to be cut
+    return said;
 }
 
 /**
@@ -201,6 +262,8 @@ async function admit(r) {
         v.fortress_model = verdict.model;
         v.fortress_body = verdict.body;
     }
+    const refusal = route.class === 'inference' ? await enqueue(r, caller) : null;
+    if (refusal) return end(r, refusal);
     v.fortress_verdict = 'allowed';
     v.fortress_reason = '';
 }
@@ -269,23 +332,45 @@ function watch(r, data, flags) {
     if (slot && now - Number(v.fortress_renewed) > RENEW_MS) {
         v.fortress_renewed = String(now);
         ngx.shared.streams.set(slot, v.request_id);
+        ngx.shared.slots.set(v.request_id, JSON.stringify({ pid: process.pid }));
     }
     r.sendBuffer(data, { last: flags.last, flush: true });
 }
 
-/** js_periodic: the newest worker says which keys and address rows are alive. */
+// What a dead worker held is given back. Not by its silence: a model that loads may be silent for many minutes.
+function reap() {
+    const shared = ngx.shared, runs = pid => fs.existsSync('/proc/' + pid);
+    left(waiting()).forEach(row => { shared.queue.delete(row.id); });
+    if (!runs(process.pid)) return; // processes are hidden here: the entries' own timeouts remain
+    [shared.slots, shared.queue].forEach(dict => dict.items().forEach(item => {
+        const pid = JSON.parse(item[1]).pid;
+        if (pid && !runs(pid)) dict.delete(item[0]);
+    }));
+}
+
+/** js_periodic: who is gone holds nothing, and the newest worker says which keys and address rows are alive. */
 function announce() {
+    reap();
     if (!newest()) return;
     const live = ngx.shared.live, wanted = new Set(identity.tickets(principals));
     wanted.forEach(ticket => { live.add(ticket, '1'); });
     live.keys(1000000).forEach(ticket => { if (!wanted.has(ticket)) live.delete(ticket); });
 }
 
-/** js_set, used only in the log format, so it runs once at every end of a request: gives the stream's slot back. */
+/** js_set of the log format: seconds that the request waited for its turn, as a JSON number. */
+function queued(r) {
+    const since = Number(r.variables.fortress_waits);
+    return since ? ((Number(r.variables.fortress_served) || Date.now()) - since) / 1000 : 0;
+}
+
+/** js_set, used only in the log format, so it runs once at every end of a request: gives back what it took. */
 function completion(r) {
     const v = r.variables, streams = ngx.shared.streams;
+    ngx.shared.queue.delete(v.request_id);
+    ngx.shared.slots.delete(v.request_id);
     if (v.fortress_slot && streams.get(v.fortress_slot) === v.request_id) streams.delete(v.fortress_slot);
     return v.request_completion === 'OK' ? 'finished' : 'cut';
 }
 
-export default { admit, announce, completion, describe, failed, floodKnown, floodStranger, heed, list, nothing, origin, watch };
+export default { admit, announce, completion, describe, failed, floodKnown, floodStranger, heed, list, nothing, origin,
+    queued, watch };

@@ -85,6 +85,9 @@ http {
     # What it holds outlives a reload: that is how an old worker learns whose streams to cut.
     js_shared_dict_zone zone=live:8m;
     js_shared_dict_zone zone=blocked:1m;
+    # Who runs and who waits for it, each with the worker that holds it: a dead worker's are given back.
+    js_shared_dict_zone zone=slots:1m timeout={{ stream_timeout | number }}s;
+    js_shared_dict_zone zone=queue:1m timeout={{ turn_timeout | number }}s;
     js_var $fortress_principal;
     js_var $fortress_proof;
     js_var $fortress_device;
@@ -97,8 +100,11 @@ http {
     js_var $fortress_slot;
     js_var $fortress_renewed;
     js_var $fortress_ticket;
+    js_var $fortress_waits;
+    js_var $fortress_served;
     js_set $fortress_known gateway.floodKnown;
     js_set $fortress_stranger gateway.floodStranger;
+    js_set $fortress_queued gateway.queued;
     js_set $fortress_completion gateway.completion;
 
     # A relay is known by its fixed address; only its word about the client's address is believed.
@@ -130,7 +136,7 @@ http {
         '"relay":"$fortress_relay","address":"$remote_addr","route":"$fortress_route","method":"$fortress_method",'
         '"status":$fortress_status,"verdict":"$fortress_verdict","reason":"$fortress_reason",'
         '"model":"$fortress_model","ttft":"$upstream_header_time","duration":$request_time,'
-        '"bytes":$body_bytes_sent,"completion":"$fortress_completion","tls":"$ssl_protocol"}';
+        '"queued":$fortress_queued,"bytes":$body_bytes_sent,"completion":"$fortress_completion","tls":"$ssl_protocol"}';
     map $request_method $fortress_method {
         default unknown;
 {% for method in methods %}
@@ -451,7 +457,8 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
         ollama_port=OLLAMA_PORT,
         connect=settings.gateway.connect_timeout_s,
         read=settings.gateway.read_timeout_s,
-        stream_timeout=settings.gateway.read_timeout_s + 60,
+        stream_timeout=settings.gateway.longest_silence_s,
+        turn_timeout=settings.gateway.queue_wait_s + 60,
     )
 
 

@@ -37,7 +37,13 @@ def principals(
         "body_limit": settings.gateway.body_limit_mb * 1024 * 1024,
         "cors_origins": list(settings.gateway.cors_origins),
         "failed_auth_per_minute": settings.gateway.failed_auth_per_minute,
-        "stream_timeout_s": settings.gateway.read_timeout_s + 60,
+        "stream_timeout_s": settings.gateway.longest_silence_s,
+        "queue": {
+            "slots": settings.gateway.slots or settings.ollama.num_parallel,
+            "wait_s": settings.gateway.queue_wait_s,
+            "per_user": settings.gateway.queue_per_user,
+            "total": settings.gateway.queue_total,
+        },
         "users": {
             name: {
                 "role": user.role,

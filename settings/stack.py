@@ -67,6 +67,18 @@ class GatewaySettings(Settings):
     )
     body_limit_mb: int = Field(default=20, ge=1, le=200, description="Largest inference body; images are in it.")
     model_upload: bool = Field(default=False, description="Admins may create models from uploaded blobs.")
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Inference requests that Ollama gets at once, in turn over the users; without it "
+        "`ollama.num_parallel`. What is above that waits in Ollama, first come, first served.",
+    )
+    queue_wait_s: int = Field(
+        default=30, ge=0, le=600, description="Longest wait for an inference slot; 0 refuses at once."
+    )
+    queue_per_user: int = Field(default=8, ge=1, le=256, description="Requests of one user that may wait for a slot.")
+    queue_total: int = Field(default=64, ge=1, le=256, description="Requests that may wait for a slot in all.")
     cors_origins: tuple[Origin, ...] = Field(
         default=(),
         max_length=100,
@@ -88,6 +100,20 @@ class GatewaySettings(Settings):
         if (self.certificate_file is None) != (self.key_file is None):
             raise ValueError("certificate_file and key_file belong together: write both, or neither for the private CA")
         return self
+
+    @model_validator(mode="after")
+    def _one_user_never_fills_the_queue(self) -> Self:
+        if self.queue_per_user > self.queue_total:
+            raise ValueError(
+                f"queue_per_user is {self.queue_per_user}, above queue_total ({self.queue_total}), so it would never "
+                f"count. Set it to at most {self.queue_total}, or raise queue_total"
+            )
+        return self
+
+    @property
+    def longest_silence_s(self) -> int:
+        """Nothing that is open is silent for longer: it waits for its turn, then for Ollama; nginx ends the rest."""
+        return self.queue_wait_s + self.read_timeout_s + 60
 
 
 class OllamaSettings(Settings):

@@ -133,6 +133,7 @@ def test_an_origin_is_written_as_the_browser_sends_it(origin: str):
         ({"wireguard": {"endpoint": "a:1", "subnet6": "fe80::1%x\n}/64"}}, "wireguard.subnet6"),
         ({"wireguard": None}, "Write ollama-fortress:wireguard: {endpoint:"),
         ({"gateway": {"certificate_file": "x.pem"}}, "belong together"),
+        ({"gateway": {"queue_per_user": 65}}, "queue_per_user is 65, above queue_total (64)"),
         ({"gateway": {"read_timeout_s": 60}}, "below ollama.load_timeout_s"),
     ],
 )

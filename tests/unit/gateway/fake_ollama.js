@@ -6,10 +6,11 @@ import bounds from 'bounds.js';
 import cors from 'cors.js';
 import identity from 'identity.js';
 import models from 'models.js';
+import queue from 'queue.js';
 import rates from 'rates.js';
 import routing from 'routing.js';
 
-const POLICY = Object.assign({}, blocked, bodies, bounds, cors, identity, models, rates, routing);
+const POLICY = Object.assign({}, blocked, bodies, bounds, cors, identity, models, queue, rates, routing);
 const HERE = ['tiny:latest', 'llama3.2:3b', 'other:1b'];
 
 async function answer(r) {
@@ -27,8 +28,9 @@ async function answer(r) {
         return json(r, { models: HERE.map(name => ({ name: name, model: name, size: 1 })) });
     if (r.method !== 'POST') return json(r, { ok: true });
     const asked = body.length < 10000 ? JSON.parse(body) : {};
-    const [chunks, pause] = String(asked.prompt || '3 0').split(' ').map(Number);
+    const [chunks, pause, load] = String(asked.prompt || '3 0').split(' ').map(Number);
     if (asked.prompt === 'broken') return r.return(500, '{"error":"engine"}');
+    if (load) await new Promise(done => setTimeout(done, load)); // silent before the first byte, as a cold model
     r.headersOut['Content-Type'] = r.uri.indexOf('/v1/') === 0 ? 'text/event-stream' : 'application/x-ndjson';
     r.status = 200;
     r.sendHeader();

@@ -134,8 +134,8 @@ def settings(users: dict[str, Any] | None = None, **gateway: Any) -> StackSettin
             "engine": "online",
             "users": users or USERS,
             "wireguard": {"endpoint": "vpn.example.com:51820"},
-            # Most tests come from one address; the limit has a test of its own.
-            "gateway": {"body_limit_mb": BODY_LIMIT_MB, "failed_auth_per_minute": 100_000, **gateway},
+            # Most tests come from one address; the limit, like the queue, has tests of its own.
+            "gateway": {"body_limit_mb": BODY_LIMIT_MB, "failed_auth_per_minute": 100_000, "slots": 100, **gateway},
         }
     )
 
