@@ -25,8 +25,9 @@ async function answer(r) {
         return json(r, { models: HERE.map(name => ({ name: name, model: name, size: 1 })) });
     if (r.method !== 'POST') return json(r, { ok: true });
     const asked = body.length < 10000 ? JSON.parse(body) : {};
-    const [chunks, pause] = String(asked.prompt || '3 0').split(' ').map(Number);
-    if (asked.prompt === 'broken') return r.return(500, '{"error":"engine"}');
+    const prompt = String(asked.prompt || ((asked.messages || [])[0] || {}).content);
+    const [chunks, pause] = (/^\d+ \d+$/.test(prompt) ? prompt : '3 0').split(' ').map(Number);
+    if (prompt === 'broken') return r.return(500, '{"error":"engine"}');
     r.headersOut['Content-Type'] = r.uri.indexOf('/v1/') === 0 ? 'text/event-stream' : 'application/x-ndjson';
     r.status = 200;
     r.sendHeader();

@@ -21,8 +21,9 @@ CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "a secret prom
 HELLO = json.dumps(CHAT).encode()
 
 
-def generate(prompt: str = "1 0", model: str = "tiny") -> dict[str, str]:
-    return {"model": model, "prompt": prompt}
+def generate(prompt: str = "1 0", model: str = "tiny") -> dict[str, Any]:
+    """For any route: of the two, only the one that the route knows goes on."""
+    return {"model": model, "prompt": prompt, "messages": [{"role": "user", "content": prompt}]}
 
 
 @pytest.fixture
@@ -545,7 +546,7 @@ def read_until(connection: ssl.SSLSocket, wanted: bytes) -> bytes:
 
 
 def opened(bench: Bench, user: str, prompt: str, path: str = "/api/generate", key: str | None = None) -> ssl.SSLSocket:
-    body = json.dumps({"model": "tiny", "prompt": prompt}).encode()
+    body = json.dumps(generate(prompt)).encode()
     connection = bench.connect()
     connection.sendall(
         request(f"POST {path} HTTP/1.1", f"Content-Length: {len(body)}", key=key or KEYS[user], body=body)
