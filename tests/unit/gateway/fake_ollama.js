@@ -29,7 +29,7 @@ async function answer(r) {
         return json(r, { models: HERE.map(name => ({ name: name, model: name, size: 1 })) });
     if (r.method !== 'POST') return json(r, { ok: true });
     const asked = body.length < 10000 ? JSON.parse(body) : {};
-    const said = asked.messages ? asked.messages[0].content : asked.prompt;
+    const said = asked.prompt || ((asked.messages || [])[0] || {}).content;
     const [chunks, pause, load] = (PACE.test(said) ? said : '3 0').split(' ').map(Number);
     if (said === 'broken') return r.return(500, '{"error":"engine"}');
     if (load) await new Promise(done => setTimeout(done, load)); // silent before the first byte, as a cold model

@@ -20,8 +20,9 @@ CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "a secret prom
 HELLO = json.dumps(CHAT).encode()
 
 
-def generate(prompt: str = "1 0", model: str = "tiny") -> dict[str, str]:
-    return {"model": model, "prompt": prompt}
+def generate(prompt: str = "1 0", model: str = "tiny") -> dict[str, Any]:
+    """For any route: of the two, only the one that the route knows goes on."""
+    return {"model": model, "prompt": prompt, "messages": [{"role": "user", "content": prompt}]}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 
 from render.principals import POLICY
+from tests.unit.gateway.harness import known, settings
 from tests.unit.gateway.oracle import Oracle
 
 TABLE = json.loads((POLICY / "keys.json").read_text())
@@ -38,3 +39,13 @@ def test_every_route_with_a_judged_body_has_its_keys():
     assert set(judged) == set(TABLE["routes"])
     for path, models in judged.items():
         assert set(models) <= set(TABLE["routes"][path]["keys"])
+
+
+def test_token_limits_default_to_the_stacks_context_and_each_user_may_have_its_own():
+    users = {"alice": {}, "bob": {"limits": {"context_tokens": 8192, "answer_tokens": 100}}}
+    module = known(settings(users))
+    limits = {
+        name: (user["limits"]["context_tokens"], user["limits"]["answer_tokens"])
+        for name, user in json.loads(module[module.index("{") : module.rindex(";")])["users"].items()
+    }
+    assert limits == {"alice": (4096, 4096), "bob": (8192, 100)}

@@ -114,6 +114,20 @@ func obeyed(path string, body []byte) (answer, error) {
 	return answer{}, fmt.Errorf("no such path: %s", path)
 }
 
+// The /v1 routes hand their options on as JSON, and only then are these read.
+func options(said *answer) error {
+	written, err := json.Marshal(said.Options)
+	if err != nil {
+		return err
+	}
+	said.Options = nil
+	if err := json.Unmarshal(written, &said.Options); err != nil {
+		return err
+	}
+	read := api.DefaultOptions()
+	return read.FromMap(said.Options)
+}
+
 func judge(line []byte) answer {
 	var request asked
 	if err := json.Unmarshal(line, &request); err != nil {
@@ -121,8 +135,7 @@ func judge(line []byte) answer {
 	}
 	said, err := obeyed(request.Path, request.Body)
 	if err == nil && said.Options != nil {
-		options := api.DefaultOptions()
-		err = options.FromMap(said.Options)
+		err = options(&said)
 	}
 	if err != nil {
 		return answer{Refused: err.Error()}
