@@ -188,6 +188,7 @@ def _audit_line(verdict: str, target: Target, now: int, until: int = 0) -> str:
         "verdict": verdict,
         "reason": "operator",
         "duration": 0,
+        "queued": 0,
         "bytes": 0,
         "completion": "finished",
         "operator": operator(),
