@@ -1,7 +1,8 @@
 // Pages of which other sites may call with a key. Touches no nginx object: every function here is plain and runs under any JavaScript engine.
 
 // A keyless caller is refused for a foreign page whatever is listed; cookies never count, so credentials are never allowed.
-const HEADERS = 'Authorization, Content-Type, X-Api-Key, Anthropic-Version';
+// The star stands for what libraries add of their own (x-stainless-os, anthropic-beta); it never covers Authorization.
+const HEADERS = 'Authorization, Content-Type, X-Api-Key, *';
 
 /** The origin to name in the answer, or '': nginx then sends no such header. */
 function allowed(origins, origin) { return origins.some(each => each === origin) ? origin : ''; }

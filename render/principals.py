@@ -2,26 +2,30 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import Any
 
 from render.syntax import GENERATED
 from settings import StackSettings
 
 RELAY = "wireguard"
+POLICY = Path(__file__).parent.parent / "gateway"
 
 
 def principals(
     settings: StackSettings,
-    addresses: Mapping[tuple[str, str], tuple[IPv4Address, IPv6Address]],
+    addresses: Mapping[tuple[str, str], Sequence[IPv4Address | IPv6Address]],
     key_hashes: Mapping[str, str],
+    previous_hashes: Mapping[str, str] | None = None,
 ) -> str:
     """A module of data for the policy.
 
     addresses: (user, device) -> tunnel addresses. A row names the device in the audit line; it proves the user
     only where the user is keyless.
     key_hashes: user -> SHA-256 of the API key, in hex. The key itself never gets here.
+    previous_hashes: the same of a key that is valid beside it, while its `previous_epoch` stands.
     """
     own = settings.wireguard
     assert own is not None, "settings without a wireguard section never get here"
@@ -46,20 +50,36 @@ def principals(
                 "models": list(user.models),
                 "keyless": user.keyless,
                 "service": user.service,
-                "limits": settings.limits_of(name).model_dump(),
+                "limits": _limits(settings, name),
             }
             for name, user in sorted(settings.users.items())
         },
-        "keys": {key_hashes[name]: name for name in sorted(key_hashes)},
+        "keys": {
+            hashes[name]: name
+            for name in sorted(key_hashes)
+            for hashes in (key_hashes, previous_hashes or {})
+            if name in hashes
+        },
         "addresses": {
             f"{RELAY}|{address}": {"user": user, "device": device}
-            for (user, device), pair in sorted(addresses.items())
-            for address in pair
+            for (user, device), own_ones in sorted(addresses.items())
+            for address in own_ones
         },
     }
     # By its id an old worker sees that it is not the newest any more.
     known["id"] = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     return data_module(json.dumps(known, indent=1))
+
+
+def _limits(settings: StackSettings, user: str) -> dict[str, int]:
+    limits = settings.limits_of(user).model_dump()
+    return {name: settings.ollama.context_length if value is None else value for name, value in limits.items()}
+
+
+def policy_files() -> dict[str, str]:
+    """The policy itself: its code as it lies there, its tables as modules."""
+    code = {path.name: path.read_text() for path in sorted(POLICY.glob("*.js"))}
+    return code | {f"{path.stem}.js": data_module(path.read_text()) for path in sorted(POLICY.glob("*.json"))}
 
 
 def data_module(text: str) -> str:

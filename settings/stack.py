@@ -327,6 +327,18 @@ class StackSettings(Settings):
                 found[user_name, device.name] = (device.address or ip4, ip6)
         return found
 
+    def previous_addresses(self) -> dict[tuple[str, str], tuple[IPv4Address, IPv6Address]]:
+        """(user, device) -> the addresses that it keeps while its `previous_epoch` stands."""
+        own = self.wireguard
+        if own is None:
+            return {}
+        return {
+            (user, device.name): device_address(user, device.name, device.previous_epoch, own.subnet4, own.subnet6)
+            for user, of in self.users.items()
+            for device in of.device_list()
+            if device.previous_epoch is not None
+        }
+
     @property
     def plan(self) -> Plan:
         return Plan(self.network.base)

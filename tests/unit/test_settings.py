@@ -71,6 +71,29 @@ def test_an_origin_is_written_as_the_browser_sends_it(origin: str):
         ({"access": "carrier-pigeon"}, "access"),
         ({"domain": "a.example.com\nlisten 80;"}, "is not a domain name: write it like"),
         ({"domain": "A.example.com"}, "in lower case"),
+        ({"users": {"a": {"previous_epoch": "1"}}}, "the same word as epoch, so nothing would be renewed"),
+        ({"users": {"a": {"devices": [{"name": "x", "previous_epoch": "1"}]}}}, "the same word as epoch"),
+        (
+            {"users": {"a": {"devices": [{"name": "x", "epoch": "3", "previous_epoch": "1"}]}}},
+            "device 'x': previous_epoch is '1' and epoch is '3': both give the device the same tunnel address, so the "
+            'two keys cannot be valid together. Write epoch: "4"',
+        ),
+        (
+            {"users": {"a": {"devices": [{"name": "x", "epoch": "summer", "previous_epoch": "1"}]}}},
+            'Write epoch: "summer-1"',
+        ),
+        (
+            {"users": {"a": {"devices": [{"name": "x", "epoch": "2", "previous_epoch": "1", "address": "10.66.9.9"}]}}},
+            "its address 10.66.9.9 is written down, and old and new key cannot share it",
+        ),
+        (
+            {
+                "users": {
+                    "a": {"devices": [{"name": "x", "epoch": "2", "previous_epoch": "1", "public_key": "A" * 43 + "="}]}
+                }
+            },
+            "the device brings its own public_key, and one key is one peer",
+        ),
         *(
             ({"gateway": {"cors_origins": [origin]}}, "is not an origin: write it as the browser sends it")
             for origin in (

@@ -2,6 +2,7 @@
 
 import blocked from 'blocked.js';
 import bodies from 'bodies.js';
+import bounds from 'bounds.js';
 import cors from 'cors.js';
 import identity from 'identity.js';
 import models from 'models.js';
@@ -9,7 +10,7 @@ import queue from 'queue.js';
 import rates from 'rates.js';
 import routing from 'routing.js';
 
-const POLICY = Object.assign({}, blocked, bodies, cors, identity, models, queue, rates, routing);
+const POLICY = Object.assign({}, blocked, bodies, bounds, cors, identity, models, queue, rates, routing);
 const HERE = ['tiny:latest', 'llama3.2:3b', 'other:1b'];
 
 async function answer(r) {
@@ -52,12 +53,14 @@ function heard(r) {
     json(r, dict.keys(100000).filter(key => key[0] === 'n').sort().map(key => JSON.parse(dict.get(key))));
 }
 
-/** Runs one of the policy's functions in this engine, the one that runs it for real. */
+/** Runs the policy's functions in this engine, the one that runs them for real: one call, or a list of them. */
 async function call(r) {
-    const { name, args } = JSON.parse(await r.readRequestText());
-    let result;
-    try { result = { value: POLICY[name].apply(null, args) }; } catch (e) { result = { error: String(e) }; }
-    json(r, result);
+    const asked = JSON.parse(await r.readRequestText());
+    json(r, Array.isArray(asked) ? asked.map(run) : run(asked));
+}
+
+function run(asked) {
+    try { return { value: POLICY[asked.name].apply(null, asked.args) }; } catch (e) { return { error: String(e) }; }
 }
 
 export default { answer, call, heard };

@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import random
+import re
 import secrets
 import socket
 import ssl
@@ -32,11 +33,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from images import reference
 from render import nginx
-from render.principals import data_module, principals
+from render.principals import policy_files, principals
 from settings import StackSettings
 
 HERE = Path(__file__).parent
-POLICY = HERE.parent.parent.parent / "gateway"
 DOMAIN = "ollama.fortress.internal"
 TUNNEL4, TUNNEL6 = "10.66.0.1", "fd66:66:66:66::1"
 BODY_LIMIT_MB = 8
@@ -54,6 +54,7 @@ USERS: dict[str, Any] = {
     "slow": {"limits": {"requests_per_minute": 2, "burst": 2, "concurrent": 9, "reads_per_minute": 4}},
     "narrow": {"limits": {**WIDE, "concurrent": 2}},
 }
+PREVIOUS = {user: hashlib.sha256(f"previous key of {user}".encode()).hexdigest() for user in USERS}
 KEYS = {user: hashlib.sha256(f"test key of {user}".encode()).hexdigest() for user in USERS}
 
 
@@ -142,7 +143,12 @@ def settings(users: dict[str, Any] | None = None, **gateway: Any) -> StackSettin
 def known(config: StackSettings) -> str:
     addresses = {device: pair for device, pair in ADDRESSES.items() if device[0] in config.users}
     hashed = {user: hashlib.sha256(KEYS[user].encode()).hexdigest() for user in config.users}
-    return principals(config, addresses, hashed)
+    before = {
+        user: hashlib.sha256(PREVIOUS[user].encode()).hexdigest()
+        for user, of in config.users.items()
+        if of.previous_epoch
+    }
+    return principals(config, addresses, hashed, before)
 
 
 class Bench:
@@ -206,8 +212,7 @@ class Bench:
 
     def gateway_files(self, config: StackSettings) -> dict[str, str]:
         return {
-            **{path.name: path.read_text() for path in POLICY.glob("*.js")},
-            "routes.js": data_module(nginx.ROUTES.read_text()),
+            **policy_files(),
             "nginx.conf": nginx.gateway(config, self.plan),
             "principals.js": known(config),
             "tls/server.pem": self.server_pair[0],
@@ -237,7 +242,7 @@ http {{
         return {
             "nginx.conf": conf,
             "fake_ollama.js": (HERE / "fake_ollama.js").read_text(),
-            **{path.name: path.read_text() for path in POLICY.glob("*.js") if path.name != "gateway.js"},
+            **{name: text for name, text in policy_files().items() if name != "gateway.js"},
         }
 
     def write(self, part: str, files: dict[str, str]) -> None:
@@ -334,6 +339,17 @@ http {{
         assert "error" not in result, result["error"]
         return result.get("value")
 
+    def judge_all(self, cases: list[tuple[bytes, dict[str, Any], dict[str, Any]]]) -> list[Any]:
+        """`judge` for each (body, route, user), in one request: thousands take seconds.
+
+        The bytes go into that request as they are, broken UTF-8 included, so njs makes text of them as of a body.
+        """
+        calls = [_call("judge", body, json.dumps([route, user])) for body, route, user in cases]
+        results = self._control("POST", "/call", b"[" + b",".join(calls) + b"]")
+        broken = [(case, result["error"]) for case, result in zip(cases, results, strict=True) if "error" in result]
+        assert not broken, broken[0]
+        return [result["value"] for result in results]
+
     def plain(self, address: str | None = "10.66.99.98", port: int = 8443) -> socket.socket:
         """A TCP connection as the relay would open it for a peer; `address` None: without PROXY protocol."""
         connection = socket.create_connection((self.host(3), port), timeout=5)
@@ -400,6 +416,12 @@ http {{
             with contextlib.suppress(docker.errors.APIError):
                 self.network.remove()
         self.engine.close()
+
+
+def _call(name: str, body: bytes, more: str) -> bytes:
+    """A call whose first argument is text made of these bytes; only what JSON itself needs is escaped."""
+    escaped = re.sub(rb'["\\\x00-\x1f]', lambda found: b"\\u%04x" % found[0][0], body)
+    return b'{"name":"%s","args":["%s",%s]}' % (name.encode(), escaped, more[1:-1].encode())
 
 
 def _line(line: bytes) -> dict[str, Any]:
