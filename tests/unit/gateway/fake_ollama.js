@@ -11,6 +11,7 @@ import rates from 'rates.js';
 import routing from 'routing.js';
 
 const POLICY = Object.assign({}, blocked, bodies, bounds, cors, identity, models, queue, rates, routing);
+const PACE = /^\d+ \d+( \d+)?$/;
 const HERE = ['tiny:latest', 'llama3.2:3b', 'other:1b'];
 
 async function answer(r) {
@@ -28,8 +29,9 @@ async function answer(r) {
         return json(r, { models: HERE.map(name => ({ name: name, model: name, size: 1 })) });
     if (r.method !== 'POST') return json(r, { ok: true });
     const asked = body.length < 10000 ? JSON.parse(body) : {};
-    const [chunks, pause, load] = String(asked.prompt || '3 0').split(' ').map(Number);
-    if (asked.prompt === 'broken') return r.return(500, '{"error":"engine"}');
+    const said = asked.messages ? asked.messages[0].content : asked.prompt;
+    const [chunks, pause, load] = (PACE.test(said) ? said : '3 0').split(' ').map(Number);
+    if (said === 'broken') return r.return(500, '{"error":"engine"}');
     if (load) await new Promise(done => setTimeout(done, load)); // silent before the first byte, as a cold model
     r.headersOut['Content-Type'] = r.uri.indexOf('/v1/') === 0 ? 'text/event-stream' : 'application/x-ndjson';
     r.status = 200;

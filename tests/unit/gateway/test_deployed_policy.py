@@ -544,7 +544,8 @@ def read_until(connection: ssl.SSLSocket, wanted: bytes) -> bytes:
 
 
 def opened(bench: Bench, user: str, prompt: str, path: str = "/api/generate", key: str | None = None) -> ssl.SSLSocket:
-    body = json.dumps({"model": "tiny", "prompt": prompt}).encode()
+    asked = {"prompt": prompt} if path == "/api/generate" else {"messages": [{"role": "user", "content": prompt}]}
+    body = json.dumps({"model": "tiny", **asked}).encode()
     connection = bench.connect()
     connection.sendall(
         request(f"POST {path} HTTP/1.1", f"Content-Length: {len(body)}", key=key or KEYS[user], body=body)
