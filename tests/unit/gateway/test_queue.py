@@ -246,7 +246,8 @@ def test_whoever_is_blocked_while_waiting_is_refused_and_never_heard(narrow: Cal
             assert time.monotonic() - started < 5
         finally:
             blocklist.unblock(bench.engine, bench.name, "bob")
-        assert (reply.status, line_of(bench, "bob")["reason"]) == (403, "blocked")
+        assert reply.status == 403
+        assert "blocked" in {line["reason"] for line in bench.audit() if line["principal"] == "bob"}
         assert order(bench) == ["alice"]
 
 
