@@ -11,7 +11,8 @@ const DIGEST = /^sha256:[0-9a-f]{64}$/;
 
 // Keys that mean something to policy or to Ollama: any other spelling of one is refused.
 const SPELLED = ['model', 'name', 'source', 'destination', 'stream', 'keep_alive', 'options', 'messages', 'prompt',
-    'input', 'images', 'template', 'system', 'raw', 'format', 'tools', 'think', 'stream_options', 'files', 'from'];
+    'input', 'images', 'template', 'system', 'raw', 'format', 'tools', 'think', 'stream_options', 'files', 'from',
+    'max_tokens', 'max_completion_tokens', 'max_output_tokens'];
 // `from` and `remote_host` would have the server fetch or forward; quantizing has read beyond its file before.
 const CREATE = ['model', 'name', 'files', 'template', 'system', 'parameters', 'messages', 'license', 'stream'];
 
@@ -46,7 +47,7 @@ function upload(ask) {
  *   text   the client's bytes as text
  *   route  a row of routes.json
  *   user   a row of principals.js
- * Returns: Refusal, or {body, model}.
+ * Returns: Refusal, or {ask, body, model}.
  */
 function judge(text, route, user) {
     let ask;
@@ -69,7 +70,7 @@ function judge(text, route, user) {
     if (refusal) return refusal;
     // Pinning and unloading a model is felt by everybody.
     if (user.role !== 'admin') delete ask.keep_alive;
-    return { body: JSON.stringify(ask), model: model };
+    return { ask: ask, body: JSON.stringify(ask), model: model };
 }
 
 /** The verdict on the part of a path that the client chooses: a model's name, or a blob's digest. */

@@ -81,6 +81,8 @@ http {
     js_import gateway from gateway.js;
     js_shared_dict_zone zone=rates:1m timeout=3600s evict;
     js_shared_dict_zone zone=streams:1m timeout={{ stream_timeout | number }}s;
+    js_shared_dict_zone zone=usage:4m type=number;
+    js_shared_dict_zone zone=held:1m type=number timeout={{ stream_timeout | number }}s;
     # What it holds outlives a reload: that is how an old worker learns whose streams to cut.
     js_shared_dict_zone zone=live:8m;
     js_var $fortress_principal;
@@ -95,6 +97,8 @@ http {
     js_var $fortress_slot;
     js_var $fortress_renewed;
     js_var $fortress_ticket;
+    js_var $fortress_tokens_in 0;
+    js_var $fortress_tokens_out 0;
     js_set $fortress_known gateway.floodKnown;
     js_set $fortress_stranger gateway.floodStranger;
     js_set $fortress_completion gateway.completion;
@@ -128,7 +132,8 @@ http {
         '"relay":"$fortress_relay","address":"$remote_addr","route":"$fortress_route","method":"$fortress_method",'
         '"status":$fortress_status,"verdict":"$fortress_verdict","reason":"$fortress_reason",'
         '"model":"$fortress_model","ttft":"$upstream_header_time","duration":$request_time,'
-        '"bytes":$body_bytes_sent,"completion":"$fortress_completion","tls":"$ssl_protocol"}';
+        '"bytes":$body_bytes_sent,"completion":"$fortress_completion",'  # which sets the two that follow
+        '"tokens_in":$fortress_tokens_in,"tokens_out":$fortress_tokens_out,"tls":"$ssl_protocol"}';
     map $request_method $fortress_method {
         default unknown;
 {% for method in methods %}
@@ -221,6 +226,10 @@ http {
             js_periodic gateway.announce interval=1s;
         }
 
+        location @keep {
+            js_periodic gateway.keep interval=2s;
+        }
+
         location / {
             limit_req zone=known burst={{ flood_burst | number }} nodelay;
             limit_req zone=stranger burst=100 nodelay;
@@ -259,6 +268,8 @@ http {
             js_content gateway.describe;
 {% elif route.list %}
             js_content gateway.list;
+{% elif route.own %}
+            js_content gateway.own;
 {% else %}
 {% if route.body == "unlimited" %}
             proxy_request_buffering off;
@@ -405,6 +416,7 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
             "tail": row.get("tail", ""),
             "class": row["class"],
             "list": row.get("list", False),
+            "own": row.get("own", False),
             "body": row["body"],
             "body_limit": limits[row["body"]],
         }

@@ -8,6 +8,7 @@ from typing import Any
 
 from render.syntax import GENERATED
 from settings import StackSettings
+from settings.timezones import offsets
 
 RELAY = "wireguard"
 
@@ -31,6 +32,8 @@ def principals(
         "tunnel_addresses": [str(own.server4), str(own.server6)],
         "model_upload": settings.gateway.model_upload and settings.engine.value == "online",
         "body_limit": settings.gateway.body_limit_mb * 1024 * 1024,
+        "context_length": settings.ollama.context_length,
+        "clock": {"timezone": settings.timezone, "offsets": offsets(settings.timezone)},
         "stream_timeout_s": settings.gateway.read_timeout_s + 60,
         "users": {
             name: {

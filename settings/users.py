@@ -48,6 +48,13 @@ class Limits(Settings):
     reads_per_minute: int = Field(
         default=120, ge=1, le=100_000, description="Cheap reads (tags, version, ps) a minute."
     )
+    tokens_per_day: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**12,
+        description="Prompt and answer tokens a calendar day, in the stack's `timezone`; nothing means no budget.",
+    )
+    tokens_per_month: int | None = Field(default=None, ge=1, le=10**12, description="The same for a calendar month.")
 
 
 class UserLimits(Settings):
@@ -57,6 +64,8 @@ class UserLimits(Settings):
     burst: int | None = Field(default=None, ge=1, le=100_000)
     concurrent: int | None = Field(default=None, ge=1, le=1000)
     reads_per_minute: int | None = Field(default=None, ge=1, le=100_000)
+    tokens_per_day: int | None = Field(default=None, ge=1, le=10**12)
+    tokens_per_month: int | None = Field(default=None, ge=1, le=10**12)
 
     def over(self, defaults: Limits) -> Limits:
         return defaults.model_copy(update=self.model_dump(exclude_none=True))

@@ -1,12 +1,14 @@
 // A stand-in for Ollama that writes down all that reaches it, and streams at the pace that the prompt asks for.
 
 import bodies from 'bodies.js';
+import budget from 'budget.js';
 import identity from 'identity.js';
 import models from 'models.js';
 import rates from 'rates.js';
 import routing from 'routing.js';
+import usage from 'usage.js';
 
-const POLICY = Object.assign({}, bodies, identity, models, rates, routing);
+const POLICY = Object.assign({ measured, planned }, bodies, budget, identity, models, rates, routing, usage);
 const HERE = ['tiny:latest', 'llama3.2:3b', 'other:1b'];
 
 async function answer(r) {
@@ -23,7 +25,8 @@ async function answer(r) {
     if (r.uri === '/api/tags' || r.uri === '/api/ps')
         return json(r, { models: HERE.map(name => ({ name: name, model: name, size: 1 })) });
     if (r.method !== 'POST') return json(r, { ok: true });
-    const asked = body.length < 10000 ? JSON.parse(body) : {};
+    const asked = body.length < 10000 || body.indexOf('"fake"') > 0 ? JSON.parse(body) : {};
+    if (asked.fake) return replay(r, asked.fake);
     const [chunks, pause] = String(asked.prompt || '3 0').split(' ').map(Number);
     if (asked.prompt === 'broken') return r.return(500, '{"error":"engine"}');
     r.headersOut['Content-Type'] = r.uri.indexOf('/v1/') === 0 ? 'text/event-stream' : 'application/x-ndjson';
@@ -35,6 +38,34 @@ async function answer(r) {
     }
     r.send('{"done":true}\n');
     r.finish();
+}
+
+/** Says what the test tells it to, piece by piece: {status, type, pieces, pause, hang}. */
+async function replay(r, told) {
+    r.headersOut['Content-Type'] = told.type;
+    r.status = told.status || 200;
+    r.sendHeader();
+    for (let i = 0; i < told.pieces.length; i++) {
+        r.send(told.pieces[i]);
+        await new Promise(done => setTimeout(done, told.pause || 0));
+    }
+    if (told.hang) await new Promise(done => setTimeout(done, told.hang));
+    r.finish();
+}
+
+/** What a meter makes of pieces in base64: what left, piece by piece, and the tokens. */
+function measured(drop, pieces, whole) {
+    const m = usage.meter(1000, 500, drop), left = [];
+    pieces.forEach((piece, i) => {
+        const data = Buffer.from(piece, 'base64'), last = whole && i === pieces.length - 1;
+        usage.count(m, data, last);
+        left.push((drop ? usage.pass(m, data, last) : data).toString('base64'));
+    });
+    return { left: left, tokens: usage.tokens(m), kept: m.part.length };
+}
+
+function planned(ask, path, limits, context) {
+    return { plan: budget.plan(ask, path, JSON.stringify(ask), limits, context), ask: ask };
 }
 
 function json(r, value) {

@@ -126,7 +126,7 @@ class Reply:
         return json.loads(self.body)
 
 
-def settings(users: dict[str, Any] | None = None, **gateway: Any) -> StackSettings:
+def settings(users: dict[str, Any] | None = None, stack: dict[str, Any] | None = None, **gateway: Any) -> StackSettings:
     return StackSettings.model_validate(
         {
             "stack": "unit",
@@ -134,6 +134,7 @@ def settings(users: dict[str, Any] | None = None, **gateway: Any) -> StackSettin
             "users": users or USERS,
             "wireguard": {"endpoint": "vpn.example.com:51820"},
             "gateway": {"body_limit_mb": BODY_LIMIT_MB, **gateway},
+            **(stack or {}),
         }
     )
 
@@ -261,7 +262,10 @@ http {{
             labels={"fortress.stack": self.name},
             user="101:101",
             host_config=api.create_host_config(
-                binds={str(self.folder / part): {"bind": "/config", "mode": "ro"}},
+                binds={
+                    str(self.folder / part): {"bind": "/config", "mode": "ro"},
+                    str(self.state(part)): {"bind": "/var/lib/gateway", "mode": "rw"},
+                },
                 read_only=True,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
@@ -273,6 +277,22 @@ http {{
         )
         api.start(made)
         self.containers[part] = self.engine.containers.get(made["Id"])
+
+    def state(self, part: str = "gateway") -> Path:
+        """What outlives a container; writable for the user of the image."""
+        folder = self.folder / f"{part}-state"
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o777)
+        return folder
+
+    def kill(self) -> None:
+        """As a crash would: nothing is told beforehand."""
+        self.containers["gateway"].kill("KILL")
+        self.containers["gateway"].wait()
+
+    def start_again(self) -> None:
+        self.containers["gateway"].start()
+        self.until_ready()
 
     def until_ready(self) -> None:
         for _ in range(100):
