@@ -20,18 +20,18 @@ def names() -> tuple[str, ...]:
     return tuple((_DATA / "zones").read_text().split())
 
 
-def _timezone(value: str) -> str:
+def _known(value: str) -> str:
     if value not in names():
         near = difflib.get_close_matches(value, names(), 1, 0.5) or ["Europe/Berlin"]
         raise ValueError(f"{value!r} is not a time zone; write an IANA name like {near[0]!r}, or leave it out for UTC")
     return value
 
 
-Timezone = Annotated[str, AfterValidator(_timezone)]
+Timezone = Annotated[str, AfterValidator(_known)]
 
 
 @cache
-def _zone(name: str) -> tzinfo:
+def timezone(name: str) -> tzinfo:
     with (_DATA / "zoneinfo" / name).open("rb") as file:
         return ZoneInfo.from_file(file, key=name)
 
@@ -42,7 +42,7 @@ def offsets(name: str) -> tuple[tuple[int, int], ...]:
 
     from: milliseconds since 1970. The first row counts before its time too, the last one for ever.
     """
-    zone = _zone(name)
+    zone = timezone(name)
 
     def ahead(moment: datetime) -> int:
         offset = moment.astimezone(zone).utcoffset()

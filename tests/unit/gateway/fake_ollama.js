@@ -40,13 +40,14 @@ async function answer(r) {
     r.finish();
 }
 
-/** Says what the test tells it to, piece by piece: {status, type, pieces, pause, hang}. */
+/** Says what the test tells it to, piece by piece: {status, type, first, times, pieces, pause, hang}. */
 async function replay(r, told) {
     r.headersOut['Content-Type'] = told.type;
     r.status = told.status || 200;
     r.sendHeader();
-    for (let i = 0; i < told.pieces.length; i++) {
-        r.send(told.pieces[i]);
+    const pieces = Array(told.times || 0).fill(told.first).concat(told.pieces);
+    for (let i = 0; i < pieces.length; i++) {
+        r.send(pieces[i]);
         await new Promise(done => setTimeout(done, told.pause || 0));
     }
     if (told.hang) await new Promise(done => setTimeout(done, told.hang));

@@ -236,7 +236,7 @@ def test_what_is_refused_or_fails_or_is_only_read_costs_nothing(bench: Bench):
 
 
 def test_an_aborted_stream_costs_what_was_produced(bench: Bench):
-    body = fake(*[line(message={"content": "x"}, done=False) + "\n"] * 100, pause=50)
+    body = fake(first=line(message={"content": "x"}, done=False) + "\n", times=100, pause=50)
     with opened(bench, "/api/chat", body) as stream:
         until(stream, b'"content"')
         time.sleep(0.5)
