@@ -128,6 +128,7 @@ function settle(own, now) {
     ledger.add(own.user, own.admitted, tokensIn - own.counted[0], tokensOut - own.counted[1]);
     own.counted = [tokensIn, tokensOut];
     own.seen = now;
+    if (ledger.overdue(Date.now())) keep();
 }
 
 /**
@@ -259,7 +260,10 @@ function announce() {
     live.keys(1000000).forEach(ticket => { if (!wanted.has(ticket)) live.delete(ticket); });
 }
 
-/** js_periodic: the newest worker keeps the counters of all; the old ones count into the same memory. */
+/**
+ * js_periodic: the newest worker keeps the counters of all; the old ones count into the same memory. A worker that
+ * shuts down has no periodic any more: there it is called while streams go on, and when the last one ends.
+ */
 function keep() { if (newest()) ledger.save(); }
 
 /** js_content of the gateway's own routes: what a caller is and has left; for admins, what everybody has used. */
@@ -290,6 +294,7 @@ function completion(r) {
     }
     if (v.fortress_principal) ledger.release(v.fortress_principal, v.request_id);
     if (v.fortress_slot && streams.get(v.fortress_slot) === v.request_id) streams.delete(v.fortress_slot);
+    if (spent && streams.size() === 0) keep();
     return v.request_completion === 'OK' ? 'finished' : 'cut';
 }
 

@@ -9,7 +9,7 @@ const DAY = 86400000;
 const ROW = /^\d{4}-\d\d(-\d\d)?\|[a-z0-9._-]{1,32}\|(in|out)$/;
 const OFFSETS = principals.clock.offsets;
 
-// Counters: 'period|user|in' and '|out', where a period is a day or a month; 'changes', 'saved' and 'read' are ours.
+// Counters: 'period|user|in' and '|out', where a period is a day or a month; 'changes', 'saved', 'at', 'read' are ours.
 function counters() {
     const rows = ngx.shared.usage;
     if (rows.add('read', 1)) read(rows);
@@ -42,6 +42,7 @@ function aside(error) {
 /** Writes the counters where they changed; the old file stays until the new one is whole. */
 function save() {
     const rows = counters(), changes = rows.get('changes') || 0, now = Date.now();
+    rows.set('at', now);
     if (changes === (rows.get('saved') || 0)) return;
     // A stream counts into the day in which it was admitted, so the last one is kept.
     const oldest = [budget.date(OFFSETS, now - 2 * DAY), budget.date(OFFSETS, now - 33 * DAY).slice(0, 7)];
@@ -57,6 +58,9 @@ function save() {
         rows.set('saved', changes);
     } catch (e) { ngx.log(ngx.ERR, 'usage: ' + FILE + ' cannot be written: ' + e.message); }
 }
+
+/** Has nobody saved for longer than it takes? */
+function overdue(now) { return now - (counters().get('at') || 0) > 3000; }
 
 /** Adds what a request cost to the day and the month in which it was admitted (ms). */
 function add(user, admitted, tokensIn, tokensOut) {
@@ -114,4 +118,4 @@ function shown(user, limits, now) {
     return all;
 }
 
-export default { add, hold, release, reserve, save, shown };
+export default { add, hold, overdue, release, reserve, save, shown };

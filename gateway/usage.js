@@ -1,8 +1,8 @@
 // What an answer cost, read from its own bytes while they pass. Touches no nginx object: every function here is plain and runs under any JavaScript engine.
 
-// Only such a line can hold counts. No content can spell one: inside of JSON's strings every quote is escaped.
-const COUNTS = /"usage":\{[^}]*:[1-9]|"done":true|"prompt_eval_count":/;
-const CONTENT = /^\{|^data: .*("choices":\[\{|"content_block_delta"|\.delta")/;
+// What a chunk of content has. No content can spell these words: inside of JSON's strings every quote is escaped.
+const CONTENT = ['"choices":[{', '"content_block_delta"', '.delta"'];
+const SPENT = /"usage":\{[^}]*:[1-9]/;
 const FAILED = /^(data: )?\{("type":"error",)?"error":/;
 const NUMBER = /"(prompt_eval_count|prompt_tokens|input_tokens|eval_count|completion_tokens|output_tokens)":(\d+)/g;
 // A line above this is never held whole (embeddings, long answers in one piece): only its counts are kept.
@@ -19,6 +19,13 @@ const LEAD = 'data: ', CHOICES = '"choices":[';
 function meter(prompt, answer, drop) {
     return { prompt: prompt, answer: answer, drop: drop, part: '', long: null, chunks: 0, bytes: 0, in: 0, out: 0,
         final: false, failed: false, held: null, inside: false, gap: false };
+}
+
+function has(line, word) { return line.indexOf(word) >= 0; } // five times as fast as a regular expression
+
+// Only such a line can hold counts, and is parsed.
+function counts(line) {
+    return has(line, '"done":true') || has(line, '"prompt_eval_count":') || (has(line, '"usage":{') && SPENT.test(line));
 }
 
 function number() {
@@ -48,9 +55,9 @@ function read(m, line) {
         scan(m, line);
         if (m.long.found) { m.in = m.long.in; m.out = m.long.out; m.final = true; }
         m.long = null;
-    } else if (COUNTS.test(line)) note(m, line);
+    } else if (counts(line)) note(m, line);
     else if (FAILED.test(line)) m.failed = true;
-    else if (CONTENT.test(line)) m.chunks++;
+    else if (line[0] === '{' || (line[0] === 'd' && CONTENT.some(word => has(line, word)))) m.chunks++;
 }
 
 /** Read one piece of the answer; lines may be split or come together. Keeps less than LINE characters. */
@@ -77,6 +84,7 @@ function undecided(line) {
 
 /** What leaves of one piece: all of it, but for the chunk with the usage where the caller did not ask for it. */
 function pass(m, data, last) {
+    if (!m.held && !m.inside && !m.gap && data[data.length - 1] === 10 && data.indexOf(CHOICES + ']') < 0) return data;
     let rest = m.held ? Buffer.concat([m.held, data]) : data;
     const kept = [];
     m.held = null;

@@ -410,3 +410,26 @@ def test_ollama_is_told_the_bound_that_was_reserved(fresh: Bench):
     native, openai = (json.loads(each["body"]) for each in fresh.heard())
     assert native["options"]["num_predict"] == CONTEXT
     assert openai["max_tokens"] == 50
+
+
+def test_a_stream_that_ends_while_the_gateway_stops_is_kept(fresh: Bench):
+    with opened(fresh, "/api/chat", many(60, end(20, 60)) | {"options": {"num_predict": 100}}) as stream:
+        until(stream, b'"content"')
+        fresh.containers["gateway"].kill("QUIT")
+        assert b'"done":true' in until(stream, b'"done":true')
+    fresh.containers["gateway"].wait()
+    fresh.start_again()
+    assert me(fresh)["today"] == {"in": 20, "out": 60}
+
+
+def test_of_a_stream_that_outlives_a_stopping_gateways_patience_at_most_five_seconds_are_lost(fresh: Bench):
+    with opened(fresh, "/api/chat", many(600) | {"options": {"num_predict": 600}}) as stream:
+        until(stream, b'"content"')
+        fresh.containers["gateway"].kill("QUIT")
+        stream.settimeout(1)
+        received, until_ = 0, time.monotonic() + 10
+        while time.monotonic() < until_:
+            received += stream.recv(65536).count(b'"content"')
+        fresh.kill()
+    fresh.start_again()
+    assert me(fresh)["today"]["out"] >= received - 5 * 21
