@@ -52,8 +52,8 @@ class Limits(Settings):
         default=None,
         ge=1,
         le=10**12,
-        description="Prompt and answer tokens a calendar day, in the stack's `timezone`; nothing means no budget. Of it "
-        "a request that does not bound its answer must find `ollama.context_length` left, and its prompt besides.",
+        description="Prompt and answer tokens a calendar day, in the stack's `timezone`; nothing means no budget. Of"
+        " it a request that does not bound its answer must find `ollama.context_length` left, and its prompt besides.",
     )
     tokens_per_month: int | None = Field(default=None, ge=1, le=10**12, description="The same for a calendar month.")
 
