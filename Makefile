@@ -2,6 +2,8 @@
 STACK ?= dev
 FORTRESS = bin/fortress
 PYTEST = .venv/bin/python -m pytest
+# Most of these tests wait for something: two at a time, each file with its own deployment or gateway.
+SIDE_BY_SIDE = -n 2 --dist loadfile
 .PHONY: images up preview down env bundle test test-unit test-program test-engine test-live lint golden bench bootstrap
 
 up:
@@ -29,13 +31,13 @@ images: bootstrap
 	$(FORTRESS) images build
 
 test-unit: bootstrap
-	$(PYTEST) tests/unit
+	$(PYTEST) $(SIDE_BY_SIDE) tests/unit
 
 test-program: bootstrap
 	$(PYTEST) tests/program
 
 test-engine: bootstrap
-	$(PYTEST) tests/engine
+	$(PYTEST) $(SIDE_BY_SIDE) tests/engine
 
 test-live: bootstrap
 	$(PYTEST) tests/live

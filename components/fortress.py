@@ -83,6 +83,7 @@ class Fortress(pulumi.ComponentResource):
                 networks=networks,
                 devices=self.identity.devices,
                 key_hashes=self.identity.key_hashes,
+                previous_hashes=self.identity.previous_hashes,
                 server=self.pki.server,
                 hop=self.pki.hop_client,
                 image=_image("gateway", settings),
@@ -107,7 +108,7 @@ class Fortress(pulumi.ComponentResource):
         self.register_outputs({"endpoint": self.endpoint})
 
     def _bundle(self, settings: StackSettings, user: str) -> Output[dict[str, str]]:
-        devices = [device for device in self.identity.devices if device.user == user]
+        devices = [device for device in self.identity.devices if device.user == user and not device.previous]
         values: dict[str, Input[str]] = {
             "api_key": self.identity.api_keys[user],
             "ca": self.pki.server.authority,

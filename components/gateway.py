@@ -5,7 +5,7 @@ Owns one nginx container, the files it reads, its audit trail and its state. Cre
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from ipaddress import IPv4Address, IPv6Address
 
 import pulumi
 import pulumi_docker as docker
@@ -18,11 +18,10 @@ from components.names import Names
 from components.networks import Networks
 from components.pki import Certificate
 from render import nginx
-from render.principals import data_module, principals
+from render.principals import policy_files, principals
 from settings import StackSettings
 
 COMPONENT = "gateway"
-POLICY = Path(__file__).parent.parent / "gateway"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +32,7 @@ class GatewayArgs:
     networks: Networks
     devices: Sequence[DeviceIdentity]
     key_hashes: Mapping[str, Output[str]]
+    previous_hashes: Mapping[str, Output[str]]
     server: Certificate
     hop: Certificate
     """The client certificate that the OllamaHost's sidecar accepts, and the authority of the sidecar's own."""
@@ -57,14 +57,16 @@ class Gateway(pulumi.ComponentResource):
     def _files(self, name: str) -> HostFiles:
         settings = self.args.settings
         certificate, key = self._served_certificate()
-        addresses = {(device.user, device.device): (device.ip4, device.ip6) for device in self.args.devices}
-        files: dict[str, Input[str]] = {path.name: path.read_text() for path in sorted(POLICY.glob("*.js"))}
-        files |= {
+        addresses: dict[tuple[str, str], tuple[IPv4Address | IPv6Address, ...]] = {}
+        for device in self.args.devices:
+            where = (device.user, device.device)
+            addresses[where] = (*addresses.get(where, ()), device.ip4, device.ip6)
+        files: dict[str, Input[str]] = {
+            **policy_files(),
             "nginx.conf": nginx.gateway(settings, settings.plan),
-            "routes.js": data_module(nginx.ROUTES.read_text()),
-            "principals.js": Output.all(**self.args.key_hashes).apply(
-                lambda hashes: principals(settings, addresses, hashes)
-            ),
+            "principals.js": Output.all(
+                now=Output.all(**self.args.key_hashes), before=Output.all(**self.args.previous_hashes)
+            ).apply(lambda hashes: principals(settings, addresses, hashes["now"], hashes["before"])),
             "tls/server.pem": certificate,
             "tls/server.key": key,
             "hop/client.pem": self.args.hop.pem,
@@ -81,7 +83,10 @@ class Gateway(pulumi.ComponentResource):
                 check="nginx -t -q -c /config/current/nginx.conf",
                 container=self.args.names.of(COMPONENT),
             ),
-            about=[f"user {user} {settings.users[user].role}" for user in sorted(settings.users)],
+            about=[
+                f"user {name} {user.role}{'' if user.previous_epoch is None else ', previous key too'}"
+                for name, user in sorted(settings.users.items())
+            ],
             opts=ResourceOptions(parent=self),
         )
 

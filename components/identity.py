@@ -26,6 +26,8 @@ class DeviceIdentity:
     private_key: Output[str] | None
     public_key: Output[str]
     psk: Output[str]
+    previous: bool = False
+    """Of the device's previous epoch: still let in, no longer handed out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,40 +40,54 @@ class Identity(pulumi.ComponentResource):
 
     api_keys: dict[str, Output[str]]
     key_hashes: dict[str, Output[str]]
+    previous_hashes: dict[str, Output[str]]
+    """Of the keys that stay valid while a user's `previous_epoch` stands; no bundle holds them."""
     devices: list[DeviceIdentity]
 
     def __init__(self, name: str, args: IdentityArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("fortress:index:Identity", name, {}, opts)
         settings = args.settings
-        addresses = settings.device_addresses()
-        self.api_keys, self.key_hashes, self.devices = {}, {}, []
+        addresses, earlier = settings.device_addresses(), settings.previous_addresses()
+        self.api_keys, self.key_hashes, self.previous_hashes, self.devices = {}, {}, {}, []
         for user_name, user in sorted(settings.users.items()):
             own = seed(f"{name}-{user_name}", ResourceOptions(parent=self))
             key = own.apply(_deriving(api_key, user_name, user.epoch))
             self.api_keys[user_name] = Output.secret(key)
             # A hash of 256 random bits tells nothing about them; the gateway's files and the preview show it.
             self.key_hashes[user_name] = Output.unsecret(key.apply(key_hash))
+            if user.previous_epoch is not None:
+                before = own.apply(_deriving(api_key, user_name, user.previous_epoch))
+                self.previous_hashes[user_name] = Output.unsecret(before.apply(key_hash))
             for device in user.device_list():
-                ip4, ip6 = addresses[user_name, device.name]
-                who = (user_name, device.name, device.epoch)
-                private = None if device.public_key else Output.secret(own.apply(_deriving(wireguard_private, *who)))
-                public = (
-                    Output.from_input(device.public_key)
-                    if private is None
-                    else Output.unsecret(private.apply(wireguard_public))
-                )
-                self.devices.append(
-                    DeviceIdentity(
-                        user=user_name,
-                        device=device.name,
-                        ip4=ip4,
-                        ip6=ip6,
-                        private_key=private,
-                        public_key=public,  # type: ignore[arg-type]
-                        psk=Output.secret(own.apply(_deriving(wireguard_psk, *who))),
-                    )
-                )
+                where = (user_name, device.name)
+                self.devices.append(_device(own, where, device.epoch, addresses[where], device.public_key))
+                if device.previous_epoch is not None:
+                    self.devices.append(_device(own, where, device.previous_epoch, earlier[where], previous=True))
         self.register_outputs({})
+
+
+def _device(
+    own: Output[str],
+    where: tuple[str, str],
+    epoch: str,
+    addresses: tuple[IPv4Address, IPv6Address],
+    public_key: str | None = None,
+    *,
+    previous: bool = False,
+) -> DeviceIdentity:
+    who = (*where, epoch)
+    private = None if public_key else Output.secret(own.apply(_deriving(wireguard_private, *who)))
+    public = Output.from_input(public_key) if private is None else Output.unsecret(private.apply(wireguard_public))
+    return DeviceIdentity(
+        user=where[0],
+        device=where[1],
+        ip4=addresses[0],
+        ip6=addresses[1],
+        private_key=private,
+        public_key=public,  # type: ignore[arg-type]
+        psk=Output.secret(own.apply(_deriving(wireguard_psk, *who))),
+        previous=previous,
+    )
 
 
 def seed(name: str, opts: ResourceOptions) -> Output[str]:

@@ -65,7 +65,13 @@ class VpnNode(pulumi.ComponentResource):
         def peers(values: dict[str, list[str]]) -> list[wireguard.Peer]:
             return [
                 wireguard.Peer(
-                    user=device.user, device=device.device, public_key=public, psk=psk, ip4=device.ip4, ip6=device.ip6
+                    user=device.user,
+                    device=device.device,
+                    public_key=public,
+                    psk=psk,
+                    ip4=device.ip4,
+                    ip6=device.ip6,
+                    previous=device.previous,
                 )
                 for device, public, psk in zip(devices, values["public"], values["psk"], strict=True)
             ]
@@ -90,7 +96,10 @@ class VpnNode(pulumi.ComponentResource):
                 check_rights="--cap-add NET_ADMIN --device /dev/net/tun --sysctl net.ipv6.conf.all.disable_ipv6=0",
                 container=self.args.names.of(COMPONENT),
             ),
-            about=[f"device {device.user}/{device.device} {device.ip4} {device.ip6}" for device in devices],
+            about=[
+                f"device {device.user}/{device.device} {device.ip4} {device.ip6}{' (previous)' * device.previous}"
+                for device in devices
+            ],
             opts=ResourceOptions(parent=self),
         )
 

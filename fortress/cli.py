@@ -1,5 +1,6 @@
 """`fortress`: the commands. What they do is in the module of the same name."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fortress import docker_engine, up
+from fortress import blocklist, docker_engine, up
 from fortress import engine as engines
+from fortress import status as stack_status
 from fortress.errors import Stop
 from fortress.pulumi_cli import Pulumi
 from images import build
@@ -56,6 +58,48 @@ def bundle(
     """Write all that one user needs to connect, and show the QR code of each device."""
     pulumi = Pulumi(stack, up.exports(console, stack))
     up.show_bundle(console, stack, user, pulumi.outputs(), out)
+
+
+@app.command()
+def status(
+    stack: Stack = "dev", as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
+) -> None:
+    """Show what runs of this stack, how it is, and who is blocked until when."""
+    with up.reached(Console(stderr=True), stack) as (config, there):
+        found = stack_status.read(there, config)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        stack_status.show(console, found)
+
+
+@app.command()
+def block(
+    who: Annotated[str, typer.Argument(metavar="USER|ADDRESS")],
+    duration: Annotated[str | None, typer.Option("--for", help="30s, 10m, 1h or 7d; without it for good.")] = None,
+    stack: Stack = "dev",
+) -> None:
+    """Shut somebody out within two seconds, open streams included; no `up` lets them in again."""
+    with up.reached(console, stack) as (_, there):
+        _say(blocklist.block(there, stack, who, duration))
+
+
+@app.command()
+def unblock(
+    who: Annotated[str | None, typer.Argument(metavar="USER|ADDRESS")] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Everybody who is blocked.")] = False,
+    stack: Stack = "dev",
+) -> None:
+    """Let somebody in again."""
+    if (who is None) != everybody:
+        raise Stop("name one user or address to unblock, or write --all")
+    with up.reached(console, stack) as (_, there):
+        _say(blocklist.unblock_all(there, stack) if who is None else blocklist.unblock(there, stack, who))
+
+
+def _say(sentences: list[str]) -> None:
+    for sentence in sentences:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 @images_app.command("build")

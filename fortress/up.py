@@ -99,6 +99,21 @@ def _settings(stack: str) -> settings.StackSettings:
     return settings.load(stack, stack_file.read(paths.stack_file(stack)))
 
 
+@contextmanager
+def reached(console: Console, stack: str) -> Iterator[tuple[settings.StackSettings, DockerClient]]:
+    """A stack's settings and the engine that runs it, for what asks neither Pulumi nor its state."""
+    if not paths.stack_file(stack).exists():
+        raise Stop(
+            f"there is no stacks/{paths.stack_file(stack).name}; nothing of stack {stack!r} was deployed from here"
+        )
+    config = _settings(stack)
+    there = docker_engine.reach(console, config.host)
+    try:
+        yield config, there
+    finally:
+        there.close()
+
+
 def build_images(console: Console, chosen: str, stack: str | None) -> None:
     """`fortress images build`: for one stack's host, or for this machine's engine as DOCKER_HOST names it."""
     if stack is None:

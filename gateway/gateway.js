@@ -2,13 +2,16 @@
 
 import crypto from 'crypto';
 import fs from 'fs';
+import blocked from 'blocked.js';
 import bodies from 'bodies.js';
 import budget from 'budget.js';
+import cors from 'cors.js';
 import errors from 'errors.js';
 import identity from 'identity.js';
 import ledger from 'ledger.js';
 import models from 'models.js';
 import principals from 'principals.js';
+import queue from 'queue.js';
 import rates from 'rates.js';
 import routes from 'routes.js';
 import routing from 'routing.js';
@@ -16,7 +19,9 @@ import usage from 'usage.js';
 
 const RENEW_MS = 30000;
 const COUNT_MS = 2000;
+const TURN = 'turn';
 const NEWEST = '/config/current/principals.js';
+const BLOCKED = '/var/lib/gateway/blocked.json';
 
 function sha256(text) { return crypto.createHash('sha256').update(text).digest('hex'); }
 
@@ -38,10 +43,21 @@ function floodStranger(r) {
     return who(r) ? '' : r.variables.fortress_relay + '|' + r.remoteAddress;
 }
 
+/** js_set of a header that nginx adds to every answer: the listed origin that asks, or ''. */
+function origin(r) { return cors.allowed(principals.cors_origins, r.headersIn.Origin); }
+
+function promise(r, headers) {
+    r.variables.fortress_verdict = 'allowed';
+    r.variables.fortress_reason = 'preflight';
+    Object.keys(headers).forEach(name => { r.headersOut[name] = headers[name]; });
+    r.return(204);
+}
+
 function end(r, refusal, verdict) {
     const v = r.variables;
     v.fortress_verdict = verdict || 'refused';
     v.fortress_reason = refusal.reason;
+    if (refusal.status === 499) return r.return(499); // nobody hears it
     r.headersOut['Content-Type'] = 'application/json';
     Object.keys(refusal.headers).forEach(name => { r.headersOut[name] = refusal.headers[name]; });
     r.return(refusal.status, errors.body(errors.apiOf(asked(r)), refusal) + '\n');
@@ -76,6 +92,14 @@ function overRate(route, caller, limits) {
     return allowed ? null : rates.limited(take.name, take.perMinute, wait);
 }
 
+// Whoever proves nothing: counted by the place it comes from, and only there, so that it costs nobody who is known.
+function unproven(r, refusal) {
+    const perMinute = principals.failed_auth_per_minute, key = r.variables.fortress_relay + '|' + r.remoteAddress;
+    const failed = ngx.shared.failed, [allowed, state, wait] = rates.take(failed.get(key), perMinute, perMinute, Date.now());
+    failed.set(key, state);
+    return allowed ? refusal : rates.guessing(wait);
+}
+
 // One entry per running stream, with a timeout: a worker that dies frees its slots by itself.
 function overStreams(r, caller, limits) {
     for (let i = 0; i < limits.concurrent; i++) {
@@ -102,6 +126,100 @@ function alive(caller) {
     if (!newest()) return false;
     live.add(caller.ticket, '1');
     return true;
+}
+
+// Who waits for a slot: each entry holds the worker that it waits in, TURN the tag that was served last.
+function waiting() { return ngx.shared.queue.items().map(item => JSON.parse(item[1])).filter(row => row.id); }
+
+// njs does not see a client leave while it waits; the kernel's own list of connections says so.
+function left(rows) {
+    if (rows.length === 0) return [];
+    let table;
+    try { table = fs.readFileSync('/proc/net/tcp', 'utf8'); } catch (e) { return []; } // nginx notices it at its turn
+    return queue.left(rows, table);
+}
+
+// An inference slot, if one is free. During a reload two workers may take the last one: then both give it back.
+function take(id) {
+    const slots = ngx.shared.slots, most = principals.queue.slots;
+    if (slots.size() >= most || !slots.add(id, JSON.stringify({ pid: process.pid }))) return false;
+    if (slots.size() <= most) return true;
+    slots.delete(id);
+    return false;
+}
+
+// One look of one who waits: a few reads of shared memory as long as no slot is free. undefined means: wait on.
+function look(r, row) {
+    const all = ngx.shared.queue, limits = principals.queue;
+    if (!ngx.shared.live.has(row.ticket)) return identity.unknown();
+    if (ngx.shared.blocked.get('any') && isBlocked(r, row.user)) return blocked.refusal();
+    if (!all.has(row.id)) return queue.gone();
+    if (ngx.shared.slots.size() < limits.slots && queue.next(waiting()).id === row.id) {
+        if (left([row]).length) return queue.gone();
+        if (take(row.id)) {
+            all.set(TURN, String(row.tag));
+            all.delete(row.id);
+            return null;
+        }
+    }
+    return Date.now() < row.since + limits.wait_s * 1000 ? undefined : queue.late(limits);
+}
+
+/** An inference slot: at once if one is free and nobody waits, else when it is its turn. Returns: Refusal, or null. */
+async function enqueue(r, caller) {
+    const v = r.variables, id = v.request_id, limits = principals.queue, rows = waiting();
+    if (rows.length === 0 && take(id)) return null;
+    const full = queue.full(rows, caller.user, limits);
+    if (full) return full;
+    const all = ngx.shared.queue, turn = Number(all.get(TURN) || 0), row = {
+        id: id, pid: process.pid, user: caller.user, ticket: caller.ticket, since: Date.now(),
+        tag: queue.tag(rows, caller.user, turn), peer: queue.peer(v.realip_remote_addr, v.realip_remote_port),
+    };
+    all.set(TURN, String(turn)); // lives as long as whoever waits
+    all.set(id, JSON.stringify(row));
+    v.fortress_waits = String(row.since);
+    let said;
+    while ((said = look(r, row)) === undefined)
+        await new Promise(done => setTimeout(done, queue.pause(Date.now() - row.since)));
+    v.fortress_served = String(Date.now());
+    if (said) v.fortress_ticket = ''; // a refusal is no stream to be cut
+    return said;
+}
+
+/**
+ * js_periodic: takes over whom the operator has blocked, when the file is another one than last time. What cannot be
+ * read changes nothing: the last known list stays in force.
+ */
+function heed() {
+    const list = ngx.shared.blocked;
+    let id = 'none';
+    try {
+        const file = fs.statSync(BLOCKED, { throwIfNoEntry: false });
+        if (file) id = [file.ino, file.mtimeMs, file.size].join(' ');
+        if (id === list.get('id')) return;
+        const rows = file ? blocked.read(fs.readFileSync(BLOCKED, 'utf8')) : {}, keys = Object.keys(rows);
+        keys.forEach(key => { list.set(key, String(rows[key])); });
+        list.keys(1000000).forEach(key => { if (key[1] === ':' && rows[key] === undefined) list.delete(key); });
+        list.set('any', keys.length ? '1' : '');
+        list.set('bad', '');
+        list.set('id', id);
+    } catch (e) {
+        if (list.get('bad') === id) return; // said once for each file
+        list.set('bad', id);
+        ngx.log(ngx.ERR, BLOCKED + ' is not used, the list before it stays in force: ' + e.message);
+    }
+}
+
+function isBlocked(r, user) {
+    const list = ngx.shared.blocked, now = Date.now();
+    return blocked.holds(list.get('a:' + r.remoteAddress), now) || blocked.holds(list.get('u:' + user), now);
+}
+
+// A blocked address is refused whoever asks from it. Right after a start nobody has read the list yet.
+function barred(r, caller) {
+    if (!ngx.shared.blocked.has('id')) heed();
+    if (!ngx.shared.blocked.has('id')) return blocked.unread();
+    return isBlocked(r, caller ? caller.user : '') ? blocked.refusal() : null;
 }
 
 // The meter of the request that this engine serves: it serves one at a time, and an error page begins a new one.
@@ -144,9 +262,12 @@ async function admit(r) {
     const route = routing.routeOf(routes.routes, r.uri, v.request_uri);
     note(r, caller);
     if (route) v.fortress_route = route.path;
-    const closed = routing.open(route, r.method, caller, principals)
+    const shut = barred(r, caller);
+    const preflight = shut ? null : cors.preflight(principals.cors_origins, route, r.method, r.headersIn.Origin);
+    if (preflight) return promise(r, preflight);
+    const closed = shut || routing.open(route, r.method, caller, principals)
         || identity.crossSite(caller, principals, r.headersIn.Origin, r.headersIn['Sec-Fetch-Site']);
-    if (closed) return end(r, closed);
+    if (closed) return end(r, closed.status === 401 ? unproven(r, closed) : closed);
     const user = principals.users[caller.user];
     const over = overRate(route, caller, user.limits)
         || (route.class === 'inference' ? overStreams(r, caller, user.limits) : null);
@@ -163,9 +284,10 @@ async function admit(r) {
         if (r.headersIn['Content-Encoding'] !== undefined)
             return end(r, errors.refuse(415, 'encoded-body', 'send the body without Content-Encoding'));
         const verdict = bodies.judge(await r.readRequestText(), route, user);
-        if (!alive(caller)) {
+        const late = alive(caller) ? barred(r, caller) : identity.unknown();
+        if (late) {
             v.fortress_ticket = ''; // the refusal itself is no stream to be cut
-            return end(r, identity.unknown());
+            return end(r, late);
         }
         if (verdict instanceof errors.Refusal) return end(r, verdict);
         v.fortress_model = verdict.model;
@@ -173,6 +295,8 @@ async function admit(r) {
         if (spent) return end(r, spent);
         v.fortress_body = verdict.body;
     }
+    const refusal = route.class === 'inference' ? await enqueue(r, caller) : null;
+    if (refusal) return end(r, refusal);
     v.fortress_verdict = 'allowed';
     v.fortress_reason = '';
 }
@@ -224,21 +348,24 @@ async function describe(r) {
 }
 
 /**
- * js_body_filter: every chunk leaves at once; a stream whose key or address row is gone is cut. After a reload the
+ * js_body_filter: every chunk leaves at once; a stream whose key or address row is gone, or blocked, is cut. After a reload the
  * old worker still holds its streams and its old principals: `live` is written by the newest worker only.
  */
 function watch(r, data, flags) {
     const v = r.variables, ticket = v.fortress_ticket;
-    if (ticket && !ngx.shared.live.has(ticket)) {
+    const why = !ticket ? '' : !ngx.shared.live.has(ticket) ? 'revoked'
+        : ngx.shared.blocked.get('any') && isBlocked(r, v.fortress_principal) ? 'blocked' : '';
+    if (why) {
         v.fortress_verdict = 'cut';
-        v.fortress_reason = 'revoked';
-        throw new Error('revoked: stream is cut');
+        v.fortress_reason = why;
+        throw new Error(why + ': stream is cut');
     }
     const slot = v.fortress_slot, now = Date.now();
     // Seldom: each assignment of a variable stays in memory until the request ends.
     if (slot && now - Number(v.fortress_renewed) > RENEW_MS) {
         v.fortress_renewed = String(now);
         ngx.shared.streams.set(slot, v.request_id);
+        ngx.shared.slots.set(v.request_id, JSON.stringify({ pid: process.pid }));
     }
     const own = r.status < 400 ? metered(r) : null;
     if (own) {
@@ -252,12 +379,30 @@ function watch(r, data, flags) {
     if (data.length || flags.last) r.sendBuffer(data, { last: flags.last, flush: true });
 }
 
-/** js_periodic: the newest worker says which keys and address rows are alive. */
+// What a dead worker held is given back. Not by its silence: a model that loads may be silent for many minutes.
+function reap() {
+    const shared = ngx.shared, runs = pid => fs.existsSync('/proc/' + pid);
+    left(waiting()).forEach(row => { shared.queue.delete(row.id); });
+    if (!runs(process.pid)) return; // processes are hidden here: the entries' own timeouts remain
+    [shared.slots, shared.queue].forEach(dict => dict.items().forEach(item => {
+        const pid = JSON.parse(item[1]).pid;
+        if (pid && !runs(pid)) dict.delete(item[0]);
+    }));
+}
+
+/** js_periodic: who is gone holds nothing, and the newest worker says which keys and address rows are alive. */
 function announce() {
+    reap();
     if (!newest()) return;
     const live = ngx.shared.live, wanted = new Set(identity.tickets(principals));
     wanted.forEach(ticket => { live.add(ticket, '1'); });
     live.keys(1000000).forEach(ticket => { if (!wanted.has(ticket)) live.delete(ticket); });
+}
+
+/** js_set of the log format: seconds that the request waited for its turn, as a JSON number. */
+function queued(r) {
+    const since = Number(r.variables.fortress_waits);
+    return since ? ((Number(r.variables.fortress_served) || Date.now()) - since) / 1000 : 0;
 }
 
 /**
@@ -292,6 +437,8 @@ function completion(r) {
         [v.fortress_tokens_in, v.fortress_tokens_out] = spent.counted.map(String);
         running = null;
     }
+    ngx.shared.queue.delete(v.request_id);
+    ngx.shared.slots.delete(v.request_id);
     if (v.fortress_principal) ledger.release(v.fortress_principal, v.request_id);
     if (v.fortress_slot && streams.get(v.fortress_slot) === v.request_id) streams.delete(v.fortress_slot);
     if (spent && streams.size() === 0) keep();
@@ -299,5 +446,6 @@ function completion(r) {
 }
 
 export default {
-    admit, announce, completion, describe, failed, floodKnown, floodStranger, keep, list, nothing, own, watch,
+    admit, announce, completion, describe, failed, floodKnown, floodStranger, heed, keep, list, nothing, origin, own,
+    queued, watch,
 };

@@ -21,9 +21,16 @@ function bucket(route, limits) {
     return { name: 'reads_per_minute', perMinute: reads, burst: Math.max(limits.burst, Math.ceil(reads / 2)) };
 }
 
+/** Said to whoever fails to prove itself too often from one place; a caller that proves itself is never counted here. */
+function guessing(seconds) {
+    return errors.refuse(429, 'failed_auth_per_minute',
+        'too many requests without a valid key from this address; try again in ' + seconds + ' s',
+        { 'Retry-After': String(seconds) });
+}
+
 function limited(name, value, seconds) {
     return errors.refuse(429, name, 'limit ' + name + ' (' + value + ') reached; try again in ' + seconds + ' s',
         { 'Retry-After': String(seconds) });
 }
 
-export default { bucket, limited, take };
+export default { bucket, guessing, limited, take };

@@ -80,11 +80,16 @@ http {
     js_path "/config/current/";
     js_import gateway from gateway.js;
     js_shared_dict_zone zone=rates:1m timeout=3600s evict;
+    js_shared_dict_zone zone=failed:1m timeout=600s evict;
     js_shared_dict_zone zone=streams:1m timeout={{ stream_timeout | number }}s;
     js_shared_dict_zone zone=usage:4m type=number;
     js_shared_dict_zone zone=held:1m type=number timeout={{ stream_timeout | number }}s;
     # What it holds outlives a reload: that is how an old worker learns whose streams to cut.
     js_shared_dict_zone zone=live:8m;
+    js_shared_dict_zone zone=blocked:1m;
+    # Who runs and who waits for it, each with the worker that holds it: a dead worker's are given back.
+    js_shared_dict_zone zone=slots:1m timeout={{ stream_timeout | number }}s;
+    js_shared_dict_zone zone=queue:1m timeout={{ turn_timeout | number }}s;
     js_var $fortress_principal;
     js_var $fortress_proof;
     js_var $fortress_device;
@@ -97,10 +102,13 @@ http {
     js_var $fortress_slot;
     js_var $fortress_renewed;
     js_var $fortress_ticket;
+    js_var $fortress_waits;
+    js_var $fortress_served;
     js_var $fortress_tokens_in 0;
     js_var $fortress_tokens_out 0;
     js_set $fortress_known gateway.floodKnown;
     js_set $fortress_stranger gateway.floodStranger;
+    js_set $fortress_queued gateway.queued;
     js_set $fortress_completion gateway.completion;
 
     # A relay is known by its fixed address; only its word about the client's address is believed.
@@ -132,7 +140,8 @@ http {
         '"relay":"$fortress_relay","address":"$remote_addr","route":"$fortress_route","method":"$fortress_method",'
         '"status":$fortress_status,"verdict":"$fortress_verdict","reason":"$fortress_reason",'
         '"model":"$fortress_model","ttft":"$upstream_header_time","duration":$request_time,'
-        '"bytes":$body_bytes_sent,"completion":"$fortress_completion",'  # which sets the two that follow
+        '"queued":$fortress_queued,"bytes":$body_bytes_sent,"completion":"$fortress_completion",'
+        # Set by the one before: so they come behind it.
         '"tokens_in":$fortress_tokens_in,"tokens_out":$fortress_tokens_out,"tls":"$ssl_protocol"}';
     map $request_method $fortress_method {
         default unknown;
@@ -151,6 +160,21 @@ http {
     add_header X-Content-Type-Options nosniff always;
     add_header Cache-Control no-store always;
     add_header X-Request-Id $request_id always;
+{% if cors %}
+    # Where the origin is not a listed one, all three are empty and nginx adds none of them.
+    js_set $fortress_origin gateway.origin;
+    map $fortress_origin $fortress_expose {
+        default "X-Request-Id, Retry-After";
+        "" "";
+    }
+    map $fortress_origin $fortress_vary {
+        default Origin;
+        "" "";
+    }
+    add_header Access-Control-Allow-Origin $fortress_origin always;
+    add_header Access-Control-Expose-Headers $fortress_expose always;
+    add_header Vary $fortress_vary always;
+{% endif %}
 
 {% for status in made %}
     error_page {{ status | number }} /-/error/{{ status | number }};
@@ -224,6 +248,9 @@ http {
 
         location @announce {
             js_periodic gateway.announce interval=1s;
+        }
+        location @heed {
+            js_periodic gateway.heed interval=500ms;
         }
 
         location @keep {
@@ -426,6 +453,7 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
     per_minute = max(each.requests_per_minute + each.reads_per_minute for each in all_limits)
     return _GATEWAY.render(
         routes=rows,
+        cors=bool(settings.gateway.cors_origins),
         lists=[row["path"] for row in rows if row["list"]],
         flood_rate=max(50, per_minute * 2 // 60),
         flood_burst=max(100, *(each.burst + each.reads_per_minute for each in all_limits)),
@@ -442,7 +470,8 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
         ollama_port=OLLAMA_PORT,
         connect=settings.gateway.connect_timeout_s,
         read=settings.gateway.read_timeout_s,
-        stream_timeout=settings.gateway.read_timeout_s + 60,
+        stream_timeout=settings.gateway.longest_silence_s,
+        turn_timeout=settings.gateway.queue_wait_s + 60,
     )
 
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import Any
 
 from render.syntax import GENERATED
@@ -11,18 +12,21 @@ from settings import StackSettings
 from settings.timezones import offsets
 
 RELAY = "wireguard"
+POLICY = Path(__file__).parent.parent / "gateway"
 
 
 def principals(
     settings: StackSettings,
-    addresses: Mapping[tuple[str, str], tuple[IPv4Address, IPv6Address]],
+    addresses: Mapping[tuple[str, str], Sequence[IPv4Address | IPv6Address]],
     key_hashes: Mapping[str, str],
+    previous_hashes: Mapping[str, str] | None = None,
 ) -> str:
     """A module of data for the policy.
 
     addresses: (user, device) -> tunnel addresses. A row names the device in the audit line; it proves the user
     only where the user is keyless.
     key_hashes: user -> SHA-256 of the API key, in hex. The key itself never gets here.
+    previous_hashes: the same of a key that is valid beside it, while its `previous_epoch` stands.
     """
     own = settings.wireguard
     assert own is not None, "settings without a wireguard section never get here"
@@ -34,27 +38,52 @@ def principals(
         "body_limit": settings.gateway.body_limit_mb * 1024 * 1024,
         "context_length": settings.ollama.context_length,
         "clock": {"timezone": settings.timezone, "offsets": offsets(settings.timezone)},
-        "stream_timeout_s": settings.gateway.read_timeout_s + 60,
+        "cors_origins": list(settings.gateway.cors_origins),
+        "failed_auth_per_minute": settings.gateway.failed_auth_per_minute,
+        "stream_timeout_s": settings.gateway.longest_silence_s,
+        "queue": {
+            "slots": settings.gateway.slots or settings.ollama.num_parallel,
+            "wait_s": settings.gateway.queue_wait_s,
+            "per_user": settings.gateway.queue_per_user,
+            "total": settings.gateway.queue_total,
+        },
         "users": {
             name: {
                 "role": user.role,
                 "models": list(user.models),
                 "keyless": user.keyless,
                 "service": user.service,
-                "limits": settings.limits_of(name).model_dump(),
+                "limits": _limits(settings, name),
             }
             for name, user in sorted(settings.users.items())
         },
-        "keys": {key_hashes[name]: name for name in sorted(key_hashes)},
+        "keys": {
+            hashes[name]: name
+            for name in sorted(key_hashes)
+            for hashes in (key_hashes, previous_hashes or {})
+            if name in hashes
+        },
         "addresses": {
             f"{RELAY}|{address}": {"user": user, "device": device}
-            for (user, device), pair in sorted(addresses.items())
-            for address in pair
+            for (user, device), own_ones in sorted(addresses.items())
+            for address in own_ones
         },
     }
     # By its id an old worker sees that it is not the newest any more.
     known["id"] = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     return data_module(json.dumps(known, indent=1))
+
+
+def _limits(settings: StackSettings, user: str) -> dict[str, int | None]:
+    limits = settings.limits_of(user).model_dump()
+    whole = {name: settings.ollama.context_length for name in ("context_tokens", "answer_tokens")}
+    return limits | {name: limits[name] or context for name, context in whole.items()}
+
+
+def policy_files() -> dict[str, str]:
+    """The policy itself: its code as it lies there, its tables as modules."""
+    code = {path.name: path.read_text() for path in sorted(POLICY.glob("*.js"))}
+    return code | {f"{path.stem}.js": data_module(path.read_text()) for path in sorted(POLICY.glob("*.json"))}
 
 
 def data_module(text: str) -> str:

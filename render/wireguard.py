@@ -22,6 +22,7 @@ class Peer:
     psk: str
     ip4: IPv4Address
     ip6: IPv6Address
+    previous: bool = False
 
 
 _SERVER = template("""\
@@ -31,7 +32,7 @@ PrivateKey = {{ private_key | wgkey }}
 ListenPort = {{ port | number }}
 {% for peer in peers %}
 
-# {{ peer.user | name }}/{{ peer.device | name }}
+# {{ peer.user | name }}/{{ peer.device | name }}{% if peer.previous %}, previous epoch{% endif +%}
 [Peer]
 PublicKey = {{ peer.public_key | wgkey }}
 PresharedKey = {{ peer.psk | wgkey }}
@@ -71,7 +72,7 @@ OWN_KEY = "# The device keeps its private key: write it into the device's own co
 
 def server(settings: StackSettings, private_key: str, peers: Sequence[Peer]) -> str:
     """Text for `wg setconf`, peers in the order of their names: adding one changes no other's lines."""
-    ordered = sorted(peers, key=lambda peer: (peer.user, peer.device))
+    ordered = sorted(peers, key=lambda peer: (peer.user, peer.device, peer.previous))
     return _SERVER.render(private_key=private_key, port=LISTEN_PORT, peers=ordered)
 
 

@@ -31,6 +31,17 @@ def _place(digest: bytes, prefix: int, width: int, parity: int) -> int:
     return (int.from_bytes(digest, "big") >> (256 - bits)) & ~1 | parity
 
 
+def meet(epoch: str, other: str) -> bool:
+    """Would a device have the same address in both epochs?"""
+    return _parity(epoch) == _parity(other)
+
+
+def beside(epoch: str) -> str:
+    """An epoch much like this one, in which a device has its other address."""
+    nexts = (str(int(epoch) + n) if epoch.isdecimal() else f"{epoch[:28]}-{n}" for n in range(1, 1000))
+    return next(each for each in nexts if not meet(each, epoch))
+
+
 def _parity(epoch: str) -> int:
     """A number's own parity, so that '1' -> '2' changes it; of any other word, that of its hash."""
     return int(epoch) % 2 if epoch.isdecimal() else hashlib.sha256(epoch.encode()).digest()[-1] % 2

@@ -70,6 +70,17 @@ Email = Annotated[
     Matching(r"[a-z0-9.!#$%&*+/=?^_`{|}~-]{1,64}@[a-z0-9.-]{1,190}", "an e-mail address in lower case"),
 ]
 
+Origin = Annotated[
+    str,
+    Matching(
+        r"(?!http://[^/]*:80$)(?!https://[^/]*:443$)"
+        r"[a-z][a-z0-9+.-]{0,30}://([a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?|\[[0-9a-f:]{2,39}\])(:[1-9][0-9]{0,4})?",
+        "an origin: write it as the browser sends it, like https://chat.example.com or http://localhost:3000, in lower "
+        "case, without a path and without the scheme's own port; '*' and 'null' would be every page there is",
+    ),
+]
+"""A site whose pages may call the gateway from a browser, with a key."""
+
 Epoch = Annotated[
     str, Matching(r"[A-Za-z0-9-]{1,32}", "an epoch: write a short word or number in quotes, for example '2'")
 ]

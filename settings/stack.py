@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from settings.addresses import device_address, refuse_collisions
-from settings.base import MODEL_NAME, Domain, Epoch, Name, Settings, StackName, or_also, or_each
+from settings.base import MODEL_NAME, Domain, Epoch, Name, Origin, Settings, StackName, or_also, or_each
 from settings.network import BASE_PREFIX, Plan
 from settings.timezones import Timezone
 from settings.users import Limits, User
@@ -68,6 +68,31 @@ class GatewaySettings(Settings):
     )
     body_limit_mb: int = Field(default=20, ge=1, le=200, description="Largest inference body; images are in it.")
     model_upload: bool = Field(default=False, description="Admins may create models from uploaded blobs.")
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Inference requests that Ollama gets at once, in turn over the users; without it "
+        "`ollama.num_parallel`. What is above that waits in Ollama, first come, first served.",
+    )
+    queue_wait_s: int = Field(
+        default=30, ge=0, le=600, description="Longest wait for an inference slot; 0 refuses at once."
+    )
+    queue_per_user: int = Field(default=8, ge=1, le=256, description="Requests of one user that may wait for a slot.")
+    queue_total: int = Field(default=64, ge=1, le=256, description="Requests that may wait for a slot in all.")
+    cors_origins: tuple[Origin, ...] = Field(
+        default=(),
+        max_length=100,
+        description="Exact origins whose pages may call the gateway from a browser, with a key in the header; a tunnel "
+        "address proves nobody to them.",
+    )
+    failed_auth_per_minute: int = Field(
+        default=30,
+        ge=1,
+        le=100_000,
+        description="Requests without a valid proof that one address may send a minute, and at once; a valid key or "
+        "proven address passes from there all the same.",
+    )
     certificate_file: Path | None = Field(default=None, description="PEM chain to serve instead of the private CA's.")
     key_file: Path | None = Field(default=None, description="PEM key of certificate_file.")
 
@@ -76,6 +101,20 @@ class GatewaySettings(Settings):
         if (self.certificate_file is None) != (self.key_file is None):
             raise ValueError("certificate_file and key_file belong together: write both, or neither for the private CA")
         return self
+
+    @model_validator(mode="after")
+    def _one_user_never_fills_the_queue(self) -> Self:
+        if self.queue_per_user > self.queue_total:
+            raise ValueError(
+                f"queue_per_user is {self.queue_per_user}, above queue_total ({self.queue_total}), so it would never "
+                f"count. Set it to at most {self.queue_total}, or raise queue_total"
+            )
+        return self
+
+    @property
+    def longest_silence_s(self) -> int:
+        """Nothing that is open is silent for longer: it waits for its turn, then for Ollama; nginx ends the rest."""
+        return self.queue_wait_s + self.read_timeout_s + 60
 
 
 class OllamaSettings(Settings):
@@ -291,6 +330,18 @@ class StackSettings(Settings):
                 ip4, ip6 = device_address(user_name, device.name, device.epoch, own.subnet4, own.subnet6)
                 found[user_name, device.name] = (device.address or ip4, ip6)
         return found
+
+    def previous_addresses(self) -> dict[tuple[str, str], tuple[IPv4Address, IPv6Address]]:
+        """(user, device) -> the addresses that it keeps while its `previous_epoch` stands."""
+        own = self.wireguard
+        if own is None:
+            return {}
+        return {
+            (user, device.name): device_address(user, device.name, device.previous_epoch, own.subnet4, own.subnet6)
+            for user, of in self.users.items()
+            for device in of.device_list()
+            if device.previous_epoch is not None
+        }
 
     @property
     def plan(self) -> Plan:

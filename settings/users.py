@@ -3,10 +3,11 @@
 import base64
 import binascii
 from ipaddress import IPv4Address
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from settings.addresses import beside, meet
 from settings.base import Email, Epoch, ModelPattern, Name, Settings, or_each
 
 
@@ -23,6 +24,14 @@ def _wireguard_public_key(value: str) -> str:
     return value
 
 
+def _differs(where: str, epoch: str, previous: str) -> None:
+    if epoch == previous:
+        raise ValueError(
+            f"{where}, the same word as epoch, so nothing would be renewed. Write the word that epoch had before, or "
+            "delete previous_epoch"
+        )
+
+
 PublicKey = Annotated[str, AfterValidator(_wireguard_public_key)]
 
 
@@ -37,6 +46,34 @@ class Device(Settings):
         default=None, description="Written only when a collision of addresses asks for it."
     )
     epoch: Epoch = Field(default="1", description="Change it to renew this device's keys.")
+    previous_epoch: Epoch | None = Field(
+        default=None,
+        description="The word that `epoch` had before: while this line stands, the device's old keys are valid too, at "
+        "its other address.",
+    )
+
+    @model_validator(mode="after")
+    def _old_and_new_live_side_by_side(self) -> Self:
+        if self.previous_epoch is None:
+            return self
+        where = f"device {self.name!r}: previous_epoch is {self.previous_epoch!r}"
+        _differs(where, self.epoch, self.previous_epoch)
+        if self.public_key is not None:
+            raise ValueError(
+                f"{where}, but the device brings its own public_key, and one key is one peer. Delete previous_epoch; "
+                "for an overlap give the new key to a second device"
+            )
+        if self.address is not None:
+            raise ValueError(
+                f"{where}, but its address {self.address} is written down, and old and new key cannot share it. Delete "
+                "previous_epoch, or delete address"
+            )
+        if meet(self.epoch, self.previous_epoch):
+            raise ValueError(
+                f"{where} and epoch is {self.epoch!r}: both give the device the same tunnel address, so the two keys "
+                f'cannot be valid together. Write epoch: "{beside(self.epoch)}"'
+            )
+        return self
 
 
 class Limits(Settings):
@@ -48,12 +85,18 @@ class Limits(Settings):
     reads_per_minute: int = Field(
         default=120, ge=1, le=100_000, description="Cheap reads (tags, version, ps) a minute."
     )
+    context_tokens: int | None = Field(
+        default=None, ge=256, description="Largest num_ctx a request may ask for; nothing means ollama.context_length."
+    )
+    answer_tokens: int | None = Field(
+        default=None, ge=1, description="Longest answer of one request; nothing means ollama.context_length."
+    )
     tokens_per_day: int | None = Field(
         default=None,
         ge=1,
         le=10**12,
-        description="Prompt and answer tokens a calendar day, in the stack's `timezone`; nothing means no budget. Of"
-        " it a request that does not bound its answer must find `ollama.context_length` left, and its prompt besides.",
+        description="Prompt and answer tokens a calendar day, in the stack's `timezone`; nothing means no budget. A "
+        "request is begun when its prompt and the longest answer it may have are left.",
     )
     tokens_per_month: int | None = Field(default=None, ge=1, le=10**12, description="The same for a calendar month.")
 
@@ -65,6 +108,8 @@ class UserLimits(Settings):
     burst: int | None = Field(default=None, ge=1, le=100_000)
     concurrent: int | None = Field(default=None, ge=1, le=1000)
     reads_per_minute: int | None = Field(default=None, ge=1, le=100_000)
+    context_tokens: int | None = Field(default=None, ge=256)
+    answer_tokens: int | None = Field(default=None, ge=1)
     tokens_per_day: int | None = Field(default=None, ge=1, le=10**12)
     tokens_per_month: int | None = Field(default=None, ge=1, le=10**12)
 
@@ -90,6 +135,16 @@ class User(Settings):
     )
     limits: UserLimits = UserLimits()
     epoch: Epoch = Field(default="1", description="Change it to renew this user's API key.")
+    previous_epoch: Epoch | None = Field(
+        default=None,
+        description="The word that `epoch` had before: while this line stands, the old API key is valid too.",
+    )
+
+    @model_validator(mode="after")
+    def _old_and_new_key_differ(self) -> Self:
+        if self.previous_epoch is not None:
+            _differs(f"previous_epoch is {self.previous_epoch!r}", self.epoch, self.previous_epoch)
+        return self
 
     @field_validator("devices", mode="before")
     @classmethod

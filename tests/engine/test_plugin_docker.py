@@ -1,21 +1,20 @@
 """The docker plugin under a real `pulumi` and on a real engine: up, unchanged, drift mended, replaced, destroyed."""
 
-import io
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from docker import from_env
 from rich.console import Console
 
 from fortress import stack_file
+from images import base, catalogue
 from offline import kit
 from tests.deployment import docker, free_udp_port
 
@@ -33,7 +32,7 @@ inner = docker.Network("inner", internal=True, ipv6=True, labels=mark(docker.Net
     ipam_configs=[docker.NetworkIpamConfigArgs(subnet=v4), docker.NetworkIpamConfigArgs(subnet=v6)])
 outer = docker.Network("outer", labels=mark(docker.NetworkLabelArgs, "outer"), opts=opts)
 volume = docker.Volume("volume", labels=mark(docker.VolumeLabelArgs, "volume"), opts=opts)
-a = docker.Container("a", name=f"{stack}-a", image=image, command=["/bin/busybox", "sleep", "1000"],
+a = docker.Container("a", name=f"{stack}-a", image=image, command=["sleep", "1000"],
     envs=[f"STEP={step}"],
     network_mode="bridge", networks_advanced=[
         docker.ContainerNetworksAdvancedArgs(name=inner.name, ipv4_address=f"{first}.10", aliases=["gw"]),
@@ -48,12 +47,12 @@ a = docker.Container("a", name=f"{stack}-a", image=image, command=["/bin/busybox
     volumes=[docker.ContainerVolumeArgs(volume_name=volume.name, container_path="/data")],
     mounts=[docker.ContainerMountArgs(type="bind", source="/etc/hostname", target="/cfg", read_only=True)],
     ulimits=[docker.ContainerUlimitArgs(name="nofile", soft=512, hard=1024)],
-    healthcheck=docker.ContainerHealthcheckArgs(tests=["CMD", "/bin/busybox", "true"], interval="1s", timeout="2s",
+    healthcheck=docker.ContainerHealthcheckArgs(tests=["CMD", "true"], interval="1s", timeout="2s",
         retries=3, start_period="0s"), wait=True, wait_timeout=30,
     opts=pulumi.ResourceOptions(provider=provider, depends_on=[here]))
-b = docker.Container("b", image=image, command=["/bin/busybox", "sleep", "1000"], memory=16, memory_swap=16,
+b = docker.Container("b", image=image, command=["sleep", "1000"], memory=16, memory_swap=16,
     network_mode=a.id.apply(lambda id_: f"container:{id_}"), labels=mark(docker.ContainerLabelArgs, "b"), opts=opts)
-one = docker.Container("one", image=image, command=["/bin/busybox", "echo", "said"], must_run=False, attach=True,
+one = docker.Container("one", image=image, command=["echo", "said"], must_run=False, attach=True,
     logs=True, network_mode="none", labels=mark(docker.ContainerLabelArgs, "one"), opts=opts)
 pulumi.export("said", one.container_logs)
 pulumi.export("a", a.id)
@@ -61,17 +60,13 @@ pulumi.export("b", b.id)
 """
 
 
-def scratch_image(name: str) -> None:
-    """An image of one program: busybox, and the libraries it wants."""
-    busybox = shutil.which("busybox")
-    assert busybox, "apt-get install busybox-static"
-    wanted = subprocess.run(["ldd", busybox], capture_output=True, text=True, check=False).stdout.split()
-    files = {Path(busybox): "bin/busybox"} | {Path(word): word[1:] for word in wanted if word.startswith("/")}
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for path, inside in files.items():
-            tar.add(path.resolve(), inside)
-    subprocess.run(["docker", "import", "-", name], input=buffer.getvalue(), check=True, capture_output=True)
+def bare_image(name: str) -> None:
+    """A Debian without a user, an entry point or a health check of its own, under a name of its own."""
+    debian = base.tag(catalogue.load())
+    engine = from_env()
+    base.ensure(engine, debian, print)
+    engine.images.get(debian).tag(*name.split(":"))
+    engine.close()
 
 
 class Program:
@@ -89,7 +84,7 @@ class Program:
         }
         (folder / "Pulumi.yaml").write_text("name: probe\nruntime: python\n")
         (folder / "__main__.py").write_text(PROGRAM)
-        scratch_image(f"{self.name}:1")
+        bare_image(f"{self.name}:1")
         base = stack_file.free_base(stack_file.networks_in_use())
         self.values = {
             "stack": self.name,
@@ -198,7 +193,6 @@ def test_a_failed_start_is_told_in_one_sentence_and_the_next_run_goes_on(program
         "-p",
         f"127.0.0.1:{program.values['port']}:9/udp",
         program.values["image"],
-        "/bin/busybox",
         "sleep",
         "1000",
     ).strip()
@@ -211,11 +205,11 @@ def test_a_failed_start_is_told_in_one_sentence_and_the_next_run_goes_on(program
 
 def test_what_a_killed_run_left_is_replaced_and_a_foreign_container_is_not(program: Program) -> None:
     name = f"{program.name}-a"
-    docker("create", "--name", name, program.values["image"], "/bin/busybox", "true")
+    docker("create", "--name", name, program.values["image"], "true")
     assert f"a container {name} is there already and not this stack's" in program.up(check=False)
     assert inspect(name)["State"]["Status"] == "created"
     docker("rm", name)
     labels = ["--label", f"fortress.stack={program.name}", "--label", "fortress.component=a"]
-    docker("create", "--name", name, *labels, program.values["image"], "/bin/busybox", "true")
+    docker("create", "--name", name, *labels, program.values["image"], "true")
     program.up()
     assert inspect(name)["Id"] == program.outputs()["a"]

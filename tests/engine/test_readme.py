@@ -22,6 +22,9 @@ ELSEWHERE = {
     "./fortress-run ollama run tiny": "tests/live runs it in the tunnel",
     "make up STACK=home": "tests/program builds every example",
     "make bench": "its limits ask for a quiet machine; tests/unit computes with its parts",
+    "bin/fortress status": "tests/engine/test_blocking.py runs it",
+    "bin/fortress block bob --for 1h": "tests/engine/test_blocking.py runs it",
+    "bin/fortress unblock bob": "tests/engine/test_blocking.py runs it",
     **{
         f"make {tier}": "a part of `make test`"
         for tier in ("test-unit", "test-program", "test-engine", "test-live", "lint")
@@ -51,7 +54,8 @@ class Newcomer:
             "XDG_STATE_HOME": str(folder / "state"),
             "FORTRESS_ENGINE": engine.choose(),
         }
-        self.environment = {**os.environ, **own}
+        # A `make` inside of `make test` would say so between the lines that it prints.
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")} | own
         (folder / "state" / "ollama-fortress").mkdir(parents=True)
         plugins = paths.state() / "pulumi-home"
         if plugins.exists():  # downloaded by the online engine; there is no way out of that machine

@@ -18,6 +18,7 @@ import images
 from components.fortress import Fortress, FortressArgs
 from fortress import paths
 from settings import PROJECT, load
+from settings.keys import Seed, api_key, key_hash, wireguard_private, wireguard_psk, wireguard_public
 
 SEED = bytes(range(32)).hex()
 KEY = "-----BEGIN EC PRIVATE KEY-----mocked-----END EC PRIVATE KEY-----"
@@ -146,8 +147,6 @@ def test_no_resource_is_asked_for_whose_id_is_its_secret():
 
 def test_no_secret_travels_in_plain_text():
     built = build(CONFIG, preview=False)
-    from settings.keys import Seed, api_key, wireguard_private, wireguard_psk
-
     seed = Seed.from_hex(SEED)
     secrets = [KEY, api_key(seed, "bob", "1"), wireguard_private(seed, "alice", "laptop", "1")]
     secrets.append(wireguard_psk(seed, "bob", "default", "1"))
@@ -218,6 +217,83 @@ def test_a_new_user_touches_no_other_users_resources():
     assert {urn(r)[2] for r in after.requests} - {urn(r)[2] for r in before.requests} == {"fortress-identity-carol"}
     containers = [{r.name: r.object for r in built.of("docker:index/container:Container")} for built in (before, after)]
     assert containers[0] == containers[1]
+
+
+ROTATED = CONFIG | {
+    "users": {
+        "alice": {
+            **{"role": "admin", "keyless": True},
+            "devices": [{"name": "laptop", "epoch": "2", "previous_epoch": "1"}, "phone"],
+        },
+        "bob": {"epoch": "2", "previous_epoch": "1"},
+    }
+}
+
+
+def _files_of(built: Built, component: str) -> str:
+    """Every text of one component's files, secret ones included."""
+    [sent] = [each for each in built.of("command:local:Command") if each.name == f"fortress-{component}-files"]
+    return "\n".join(_split(sent.object))
+
+
+def test_while_keys_are_renewed_old_and_new_are_known_together_and_nothing_of_others_moves():
+    before, rotating = build(CONFIG, preview=False), build(ROTATED, preview=False)
+    done = build(CONFIG | {"users": _without_previous(ROTATED["users"])}, preview=False)
+    seed = Seed.from_hex(SEED)
+    hashes = {epoch: key_hash(api_key(seed, "bob", epoch)) for epoch in ("1", "2")}
+    peers = {epoch: wireguard_public(wireguard_private(seed, "alice", "laptop", epoch)) for epoch in ("1", "2")}
+    addresses = {"1": "10.66.124.207", "2": "10.66.124.206"}
+    for built, epochs in ((before, {"1"}), (rotating, {"1", "2"}), (done, {"2"})):
+        gateway, vpn_node = _files_of(built, "gateway"), _files_of(built, "vpn-node")
+        assert {epoch for epoch, known in hashes.items() if known in gateway} == epochs
+        assert {epoch for epoch, known in peers.items() if known in vpn_node} == epochs
+        assert {epoch for epoch, known in addresses.items() if f'"wireguard|{known}"' in gateway} == epochs
+        assert {epoch for epoch, known in addresses.items() if f"AllowedIPs = {known}/32" in vpn_node} == epochs
+        phone = wireguard_public(wireguard_private(seed, "alice", "phone", "1"))
+        assert phone in vpn_node and key_hash(api_key(seed, "alice", "1")) in gateway
+    touched = {name for name, given in _objects(rotating).items() if given != _objects(before)[name]}
+    assert {name for name in touched if name.startswith("fortress-")} == {
+        "fortress-gateway-files", "fortress-vpn-node-files",
+    }  # fmt: skip
+    assert {urn(each) for each in rotating.requests} == {urn(each) for each in before.requests}
+
+
+def _without_previous(users: dict[str, Any]) -> dict[str, Any]:
+    alice, bob = users["alice"], users["bob"]
+    laptop = {"name": "laptop", "epoch": "2"}
+    return {"alice": {**alice, "devices": [laptop, "phone"]}, "bob": {"epoch": bob["epoch"]}}
+
+
+def _objects(built: Built) -> dict[str, Any]:
+    return {each.name: each.object for each in built.requests}
+
+
+def test_a_bundle_holds_the_new_keys_only():
+    seed, bundles = Seed.from_hex(SEED), _bundles(ROTATED)
+    before = _bundles(CONFIG)
+    assert bundles["bob"]["api_key"].strip() == api_key(seed, "bob", "2")
+    laptop = bundles["alice"]["wireguard-laptop.conf"]
+    assert wireguard_private(seed, "alice", "laptop", "2") in laptop
+    assert "Address = 10.66.124.206/32" in laptop
+    old = (api_key(seed, "bob", "1"), wireguard_private(seed, "alice", "laptop", "1"), "10.66.124.207")
+    for files in bundles.values():
+        assert not [word for word in old if word in "\n".join(files.values())]
+    for user, name in (("alice", "api_key"), ("alice", "wireguard-phone.conf"), ("bob", "wireguard-default.conf")):
+        assert bundles[user][name] == before[user][name], f"{user}'s {name} moved"
+
+
+def _bundles(config: dict[str, Any]) -> dict[str, dict[str, str]]:
+    settings = load("test", {f"{PROJECT}:{k}": v for k, v in ({"engine": "registry-only"} | config).items()})
+    pulumi.runtime.set_mocks(Mocks(False), PROJECT, "test", False)
+    found: dict[str, dict[str, str]] = {}
+
+    @pulumi.runtime.test
+    def run() -> pulumi.Output[None]:
+        fortress = Fortress("fortress", FortressArgs(settings=settings))
+        return pulumi.Output.all(**fortress.bundles).apply(found.update)
+
+    run()
+    return found
 
 
 @pytest.fixture

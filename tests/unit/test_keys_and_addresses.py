@@ -6,8 +6,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from settings.addresses import device_address, refuse_collisions
+from settings.addresses import beside, device_address, meet, refuse_collisions
+from settings.base import Epoch
 from settings.keys import (
     SERVER,
     Seed,
@@ -24,6 +26,7 @@ NET4, NET6 = IPv4Network("10.66.0.0/16"), IPv6Network("fd66:66:66:66::/64")
 SMALL4 = IPv4Network("10.66.0.0/29")
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,30}[a-z0-9])?", fullmatch=True)
+EPOCH: TypeAdapter[str] = TypeAdapter(Epoch)
 EPOCHS = st.from_regex(r"[A-Za-z0-9-]{1,32}", fullmatch=True)
 
 
@@ -91,6 +94,18 @@ def test_the_real_wg_computes_the_same_public_key(vpn_node):
 )
 def test_the_addresses_are_frozen(user: str, device: str, epoch: str, ip4: str, ip6: str):
     assert device_address(user, device, epoch, NET4, NET6) == (IPv4Address(ip4), IPv6Address(ip6))
+
+
+@given(EPOCHS, EPOCHS)
+def test_two_epochs_meet_exactly_where_they_give_one_address(first: str, second: str):
+    one, other = (device_address("alice", "laptop", epoch, NET4, NET6) for epoch in (first, second))
+    assert meet(first, second) == (one == other)
+
+
+@given(EPOCHS)
+def test_beside_every_epoch_is_one_that_a_stack_file_may_hold_and_that_moves_the_address(epoch: str):
+    assert EPOCH.validate_python(beside(epoch)) == beside(epoch)
+    assert not meet(epoch, beside(epoch))
 
 
 @given(NAMES, NAMES, EPOCHS, st.sampled_from([NET4, SMALL4]))

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 import images
 from images import catalogue, reference
 from render import nginx
-from render.principals import data_module, principals
+from render.principals import policy_files, principals
 from render.syntax import NotInItsPlace
 from settings import StackSettings
 from tests.unit.conftest import Golden
-from tests.unit.gateway.harness import ADDRESSES, POLICY, Authority
+from tests.unit.gateway.harness import ADDRESSES, Authority
 
 HASH = "c" * 64
 
@@ -36,9 +36,11 @@ def stack(**more: Any) -> StackSettings:
 
 
 UPLOAD = {"gateway": {"model_upload": True}}
+CORS = {"gateway": {"cors_origins": ["https://chat.example.com"]}}
 VARIANTS = {
     "gateway.conf": lambda: nginx.gateway(stack(), stack().plan),
     "gateway-upload.conf": lambda: nginx.gateway(stack(**UPLOAD), stack().plan),
+    "gateway-cors.conf": lambda: nginx.gateway(stack(**CORS), stack().plan),
     "sidecar.conf": lambda: nginx.sidecar(stack(), stack().plan),
 }
 
@@ -53,12 +55,13 @@ def test_golden_files_are_the_reviewed_ones(name: str, golden: Golden):
     [*((name, None) for name in VARIANTS), ("gateway.conf", ".".join(["a" * 60] * 4) + ".example")],
 )
 def test_nginx_itself_accepts_the_files(conf: str, domain: str | None, tmp_path: Path):
-    config = stack(**({"domain": domain} if domain else {}), **(UPLOAD if "upload" in conf else {}))
+    config = stack(
+        **({"domain": domain} if domain else {}), **(UPLOAD if "upload" in conf else CORS if "cors" in conf else {})
+    )
     authority = Authority("golden")
     pem, key = authority.leaf("x.example")
-    files = {path.name: path.read_text() for path in POLICY.glob("*.js")} | {
+    files = policy_files() | {
         "nginx.conf": (nginx.sidecar if "sidecar" in conf else nginx.gateway)(config, config.plan),
-        "routes.js": data_module(nginx.ROUTES.read_text()),
         "principals.js": principals(config, {("alice", "default"): ADDRESSES["alice", "laptop"]}, {"alice": HASH}),
         **{name: pem for name in ("tls/server.pem", "hop/client.pem")},
         **{name: key for name in ("tls/server.key", "hop/client.key")},
@@ -157,6 +160,22 @@ def test_principals_are_data_whatever_they_hold(models: list[str]):
     head, _, body = text.partition("export default ")
     assert head.startswith("// ") and head.count("\n") == 1
     assert json.loads(body.rstrip().removesuffix(";"))["users"]["bob"]["models"] == models
+
+
+def test_old_and_new_key_and_address_are_one_users_while_both_are_valid():
+    old = {("bob", "pc"): ADDRESSES["bob", "default"]}
+    both = {("bob", "pc"): (*ADDRESSES["bob", "default"], *ADDRESSES["alice", "laptop"])}
+    alone, rotating = (
+        json.loads(text.partition("export default ")[2].rstrip()[:-1])
+        for text in (
+            principals(stack(), old, {"alice": "a" * 64, "bob": HASH}),
+            principals(stack(), both, {"alice": "a" * 64, "bob": HASH}, {"bob": "d" * 64}),
+        )
+    )
+    assert rotating["keys"] == alone["keys"] | {"d" * 64: "bob"}
+    assert len(rotating["addresses"]) == 4
+    assert all(row == {"user": "bob", "device": "pc"} for row in rotating["addresses"].values())
+    assert rotating["users"] == alone["users"]
 
 
 def test_a_keys_text_is_not_among_the_principals_and_an_id_names_their_state():

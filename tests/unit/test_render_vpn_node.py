@@ -21,6 +21,9 @@ OTHER = "oF0NiqnBSqn8f4Y0BHHHDvZmSTjAIVwVKGBhqDGWNHM="
 PSK = "iN4xaOPQvTfkGRc0rByn/ljUzABJZwlK8i0bxDuyLFk="
 
 ALICE = Peer("alice", "laptop", PUBLIC, PSK, IPv4Address("10.66.124.207"), IPv6Address("fd66:66:66:66::a1"))
+ALICE_BEFORE = Peer(
+    "alice", "laptop", KEY, PSK, IPv4Address("10.66.124.206"), IPv6Address("fd66:66:66:66::a0"), previous=True
+)
 BOB = Peer("bob", "default", OTHER, PSK, IPv4Address("10.66.211.253"), IPv6Address("fd66:66:66:66::b1"))
 
 WIREGUARD: dict[str, Any] = {"endpoint": "vpn.example.com:51820"}
@@ -43,6 +46,7 @@ def settings(stack: str = "test", wireguard: dict[str, Any] = WIREGUARD, **value
 CASES: dict[str, tuple[StackSettings, list[Peer]]] = {
     "nobody": (settings(), []),
     "two-users": (settings(), [ALICE, BOB]),
+    "rotating": (settings(), [ALICE, ALICE_BEFORE, BOB]),
     "moved": (
         settings(
             "other",

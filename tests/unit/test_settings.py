@@ -67,6 +67,14 @@ def test_every_time_zone_has_offsets_in_order_of_time(name: str):
 
 
 @pytest.mark.parametrize(
+    "origin",
+    ["https://chat.example.com", "http://localhost:3000", "http://[::1]:8080", "tauri://localhost", "http://a:443"],
+)
+def test_an_origin_is_written_as_the_browser_sends_it(origin: str):
+    assert settings(gateway={"cors_origins": [origin]}).gateway.cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(
     ("values", "says"),
     [
         ({"user": {}}, "unknown key 'user'; did you mean 'users'?"),
@@ -78,6 +86,43 @@ def test_every_time_zone_has_offsets_in_order_of_time(name: str):
         ({"access": "carrier-pigeon"}, "access"),
         ({"domain": "a.example.com\nlisten 80;"}, "is not a domain name: write it like"),
         ({"domain": "A.example.com"}, "in lower case"),
+        ({"users": {"a": {"previous_epoch": "1"}}}, "the same word as epoch, so nothing would be renewed"),
+        ({"users": {"a": {"devices": [{"name": "x", "previous_epoch": "1"}]}}}, "the same word as epoch"),
+        (
+            {"users": {"a": {"devices": [{"name": "x", "epoch": "3", "previous_epoch": "1"}]}}},
+            "device 'x': previous_epoch is '1' and epoch is '3': both give the device the same tunnel address, so the "
+            'two keys cannot be valid together. Write epoch: "4"',
+        ),
+        (
+            {"users": {"a": {"devices": [{"name": "x", "epoch": "summer", "previous_epoch": "1"}]}}},
+            'Write epoch: "summer-1"',
+        ),
+        (
+            {"users": {"a": {"devices": [{"name": "x", "epoch": "2", "previous_epoch": "1", "address": "10.66.9.9"}]}}},
+            "its address 10.66.9.9 is written down, and old and new key cannot share it",
+        ),
+        (
+            {
+                "users": {
+                    "a": {"devices": [{"name": "x", "epoch": "2", "previous_epoch": "1", "public_key": "A" * 43 + "="}]}
+                }
+            },
+            "the device brings its own public_key, and one key is one peer",
+        ),
+        *(
+            ({"gateway": {"cors_origins": [origin]}}, "is not an origin: write it as the browser sends it")
+            for origin in (
+                *("*", "null", "", "chat.example.com", "https://", "https://*.example.com", "https://a.example/"),
+                *(
+                    "https://A.example",
+                    "https://a.example:443",
+                    "http://a.example:80",
+                    "https://a.example\nx",
+                    "file://",
+                ),
+                *("https://u@a.example", "https://a.example?x", "https://a.example:99999999", 'https://a"; evil'),
+            )
+        ),
         ({"models": [{"name": "../../etc/passwd"}]}, "is not a model name"),
         ({"models": [{"name": "gpt-oss:120b-cloud"}]}, "is a cloud model"),
         ({"models": [{"name": "x", "source": "x.bin"}]}, "neither 'builtin' nor a path ending in .gguf"),
@@ -103,6 +148,7 @@ def test_every_time_zone_has_offsets_in_order_of_time(name: str):
         ({"wireguard": {"endpoint": "a:1", "subnet6": "fe80::1%x\n}/64"}}, "wireguard.subnet6"),
         ({"wireguard": None}, "Write ollama-fortress:wireguard: {endpoint:"),
         ({"gateway": {"certificate_file": "x.pem"}}, "belong together"),
+        ({"gateway": {"queue_per_user": 65}}, "queue_per_user is 65, above queue_total (64)"),
         ({"gateway": {"read_timeout_s": 60}}, "below ollama.load_timeout_s"),
         ({"timezone": "Europe/Berln"}, "'Europe/Berln' is not a time zone; write an IANA name like 'Europe/Berlin'"),
         ({"timezone": "../zones"}, "is not a time zone"),

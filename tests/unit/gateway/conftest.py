@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.gateway.harness import Bench, running
+from tests.unit.gateway.oracle import Oracle
 
 
 @pytest.fixture(scope="package")
@@ -11,3 +12,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder: Path = tmp_path_factory.mktemp("gateway")
     with running(folder) as started:
         yield started
+
+
+@pytest.fixture(scope="package")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
+    return Oracle(tmp_path_factory.mktemp("oracle"))

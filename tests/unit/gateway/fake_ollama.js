@@ -1,14 +1,19 @@
 // A stand-in for Ollama that writes down all that reaches it, and streams at the pace that the prompt asks for.
 
+import blocked from 'blocked.js';
 import bodies from 'bodies.js';
+import bounds from 'bounds.js';
 import budget from 'budget.js';
+import cors from 'cors.js';
 import identity from 'identity.js';
 import models from 'models.js';
+import queue from 'queue.js';
 import rates from 'rates.js';
 import routing from 'routing.js';
 import usage from 'usage.js';
 
-const POLICY = Object.assign({ measured, planned }, bodies, budget, identity, models, rates, routing, usage);
+const POLICY = Object.assign({ measured, planned },
+    blocked, bodies, bounds, budget, cors, identity, models, queue, rates, routing, usage);
 const HERE = ['tiny:latest', 'llama3.2:3b', 'other:1b'];
 
 async function answer(r) {
@@ -25,10 +30,11 @@ async function answer(r) {
     if (r.uri === '/api/tags' || r.uri === '/api/ps')
         return json(r, { models: HERE.map(name => ({ name: name, model: name, size: 1 })) });
     if (r.method !== 'POST') return json(r, { ok: true });
-    const asked = body.length < 10000 || body.indexOf('"fake"') > 0 ? JSON.parse(body) : {};
-    if (asked.fake) return replay(r, asked.fake);
-    const [chunks, pause] = String(asked.prompt || '3 0').split(' ').map(Number);
+    if (heard.has('told')) return replay(r, JSON.parse(heard.get('told')));
+    const asked = body.length < 10000 ? JSON.parse(body) : {};
+    const [chunks, pause, load] = String(asked.prompt || '3 0').split(' ').map(Number);
     if (asked.prompt === 'broken') return r.return(500, '{"error":"engine"}');
+    if (load) await new Promise(done => setTimeout(done, load)); // silent before the first byte, as a cold model
     r.headersOut['Content-Type'] = r.uri.indexOf('/v1/') === 0 ? 'text/event-stream' : 'application/x-ndjson';
     r.status = 200;
     r.sendHeader();
@@ -74,18 +80,27 @@ function json(r, value) {
     r.return(200, JSON.stringify(value));
 }
 
+async function told(r) {
+    const value = await r.readRequestText();
+    if (value === 'null') ngx.shared.heard.delete('told');
+    else ngx.shared.heard.set('told', value);
+    json(r, null);
+}
+
 function heard(r) {
     const dict = ngx.shared.heard;
     if (r.method === 'DELETE') dict.clear();
     json(r, dict.keys(100000).filter(key => key[0] === 'n').sort().map(key => JSON.parse(dict.get(key))));
 }
 
-/** Runs one of the policy's functions in this engine, the one that runs it for real. */
+/** Runs the policy's functions in this engine, the one that runs them for real: one call, or a list of them. */
 async function call(r) {
-    const { name, args } = JSON.parse(await r.readRequestText());
-    let result;
-    try { result = { value: POLICY[name].apply(null, args) }; } catch (e) { result = { error: String(e) }; }
-    json(r, result);
+    const asked = JSON.parse(await r.readRequestText());
+    json(r, Array.isArray(asked) ? asked.map(run) : run(asked));
 }
 
-export default { answer, call, heard };
+function run(asked) {
+    try { return { value: POLICY[asked.name].apply(null, asked.args) }; } catch (e) { return { error: String(e) }; }
+}
+
+export default { answer, call, heard, told };

@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import random
+import re
 import secrets
 import socket
 import ssl
@@ -32,11 +33,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from images import reference
 from render import nginx
-from render.principals import data_module, principals
+from render.principals import policy_files, principals
 from settings import StackSettings
 
 HERE = Path(__file__).parent
-POLICY = HERE.parent.parent.parent / "gateway"
 DOMAIN = "ollama.fortress.internal"
 TUNNEL4, TUNNEL6 = "10.66.0.1", "fd66:66:66:66::1"
 BODY_LIMIT_MB = 8
@@ -54,6 +54,7 @@ USERS: dict[str, Any] = {
     "slow": {"limits": {"requests_per_minute": 2, "burst": 2, "concurrent": 9, "reads_per_minute": 4}},
     "narrow": {"limits": {**WIDE, "concurrent": 2}},
 }
+PREVIOUS = {user: hashlib.sha256(f"previous key of {user}".encode()).hexdigest() for user in USERS}
 KEYS = {user: hashlib.sha256(f"test key of {user}".encode()).hexdigest() for user in USERS}
 
 
@@ -133,7 +134,8 @@ def settings(users: dict[str, Any] | None = None, stack: dict[str, Any] | None =
             "engine": "online",
             "users": users or USERS,
             "wireguard": {"endpoint": "vpn.example.com:51820"},
-            "gateway": {"body_limit_mb": BODY_LIMIT_MB, **gateway},
+            # Most tests come from one address; the limit, like the queue, has tests of its own.
+            "gateway": {"body_limit_mb": BODY_LIMIT_MB, "failed_auth_per_minute": 100_000, "slots": 100, **gateway},
             **(stack or {}),
         }
     )
@@ -142,7 +144,12 @@ def settings(users: dict[str, Any] | None = None, stack: dict[str, Any] | None =
 def known(config: StackSettings) -> str:
     addresses = {device: pair for device, pair in ADDRESSES.items() if device[0] in config.users}
     hashed = {user: hashlib.sha256(KEYS[user].encode()).hexdigest() for user in config.users}
-    return principals(config, addresses, hashed)
+    before = {
+        user: hashlib.sha256(PREVIOUS[user].encode()).hexdigest()
+        for user, of in config.users.items()
+        if of.previous_epoch
+    }
+    return principals(config, addresses, hashed, before)
 
 
 class Bench:
@@ -150,6 +157,9 @@ class Bench:
         self.engine = docker.from_env()
         self.image = reference("gateway", os.environ.get("FORTRESS_ENGINE", "registry-only"))
         self.folder = folder
+        self.state = folder / "state"
+        self.state.mkdir()
+        self.state.chmod(0o777)  # the gateway's uid is nobody's on this machine
         self.name = f"fortress-unit-{secrets.token_hex(4)}"
         self.ca, self.hop = Authority("test ca"), Authority("test hop ca")
         self.revision = 0
@@ -203,8 +213,7 @@ class Bench:
 
     def gateway_files(self, config: StackSettings) -> dict[str, str]:
         return {
-            **{path.name: path.read_text() for path in POLICY.glob("*.js")},
-            "routes.js": data_module(nginx.ROUTES.read_text()),
+            **policy_files(),
             "nginx.conf": nginx.gateway(config, self.plan),
             "principals.js": known(config),
             "tls/server.pem": self.server_pair[0],
@@ -227,14 +236,14 @@ http {{
     js_shared_dict_zone zone=heard:32m; js_shared_dict_zone zone=count:32k type=number;
     server {{ listen {self.host(5)}:11434; location / {{ js_content fake.answer; }} }}
     server {{ listen {self.host(5)}:9000; location = /heard {{ js_content fake.heard; }}
-        location = /call {{ js_content fake.call; }} }}
+        location = /call {{ js_content fake.call; }} location = /told {{ js_content fake.told; }} }}
     server {{ listen 127.0.0.1:8081; location / {{ return 204; }} }}
 }}
 """
         return {
             "nginx.conf": conf,
             "fake_ollama.js": (HERE / "fake_ollama.js").read_text(),
-            **{path.name: path.read_text() for path in POLICY.glob("*.js") if path.name != "gateway.js"},
+            **{name: text for name, text in policy_files().items() if name != "gateway.js"},
         }
 
     def write(self, part: str, files: dict[str, str]) -> None:
@@ -259,12 +268,12 @@ http {{
             entrypoint=["nginx"],
             command=["-c", "/config/current/nginx.conf", "-g", "daemon off;"],
             name=f"{self.name}-{part}",
-            labels={"fortress.stack": self.name},
+            labels={"fortress.stack": self.name, "fortress.component": part},
             user="101:101",
             host_config=api.create_host_config(
                 binds={
                     str(self.folder / part): {"bind": "/config", "mode": "ro"},
-                    str(self.state(part)): {"bind": "/var/lib/gateway", "mode": "rw"},
+                    str(self.state): {"bind": "/var/lib/gateway", "mode": "rw"},
                 },
                 read_only=True,
                 cap_drop=["ALL"],
@@ -277,13 +286,6 @@ http {{
         )
         api.start(made)
         self.containers[part] = self.engine.containers.get(made["Id"])
-
-    def state(self, part: str = "gateway") -> Path:
-        """What outlives a container; writable for the user of the image."""
-        folder = self.folder / f"{part}-state"
-        folder.mkdir(exist_ok=True)
-        folder.chmod(0o777)
-        return folder
 
     def kill(self) -> None:
         """As a crash would: nothing is told beforehand."""
@@ -341,11 +343,26 @@ http {{
     def forget(self) -> None:
         self._control("DELETE", "/heard")
 
+    def tell(self, told: dict[str, Any] | None) -> None:
+        """What Ollama answers to every POST, until it is told something else: see `replay` in fake_ollama.js."""
+        self._control("POST", "/told", json.dumps(told).encode())
+
     def call(self, name: str, *args: Any) -> Any:
         """One of the policy's plain functions, run by the real njs engine."""
         result = self._control("POST", "/call", json.dumps({"name": name, "args": args}).encode())
         assert "error" not in result, result["error"]
         return result.get("value")
+
+    def judge_all(self, cases: list[tuple[bytes, dict[str, Any], dict[str, Any]]]) -> list[Any]:
+        """`judge` for each (body, route, user), in one request: thousands take seconds.
+
+        The bytes go into that request as they are, broken UTF-8 included, so njs makes text of them as of a body.
+        """
+        calls = [_call("judge", body, json.dumps([route, user])) for body, route, user in cases]
+        results = self._control("POST", "/call", b"[" + b",".join(calls) + b"]")
+        broken = [(case, result["error"]) for case, result in zip(cases, results, strict=True) if "error" in result]
+        assert not broken, broken[0]
+        return [result["value"] for result in results]
 
     def plain(self, address: str | None = "10.66.99.98", port: int = 8443) -> socket.socket:
         """A TCP connection as the relay would open it for a peer; `address` None: without PROXY protocol."""
@@ -413,6 +430,12 @@ http {{
             with contextlib.suppress(docker.errors.APIError):
                 self.network.remove()
         self.engine.close()
+
+
+def _call(name: str, body: bytes, more: str) -> bytes:
+    """A call whose first argument is text made of these bytes; only what JSON itself needs is escaped."""
+    escaped = re.sub(rb'["\\\x00-\x1f]', lambda found: b"\\u%04x" % found[0][0], body)
+    return b'{"name":"%s","args":["%s",%s]}' % (name.encode(), escaped, more[1:-1].encode())
 
 
 def _line(line: bytes) -> dict[str, Any]:

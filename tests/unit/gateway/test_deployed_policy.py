@@ -8,7 +8,6 @@ import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -350,7 +349,7 @@ def test_chunked_in_http_1_0_is_refused(quiet: Bench):
 def test_a_chunked_body_is_read_and_goes_on_with_its_length(quiet: Bench):
     reply = quiet.raw(request("POST /api/chat HTTP/1.1", "Transfer-Encoding: chunked", body=CHUNKED))
     assert status(reply) == 200
-    assert json.loads(quiet.heard()[-1]["body"]) == CHAT
+    assert json.loads(quiet.heard()[-1]["body"]) == {**CHAT, "options": {"num_predict": 4096}}
 
 
 def test_websockets_are_never_opened(quiet: Bench):
@@ -396,7 +395,8 @@ def test_a_small_route_takes_a_small_body(quiet: Bench):
 
 def test_a_large_body_goes_through_whole(quiet: Bench):
     image = "A" * (BODY_LIMIT_MB * 1024 * 1024 - 1000)
-    assert quiet.ask("POST", "/api/chat", key=BOB, body={**CHAT, "images": [image]}).status == 200
+    message = {"role": "user", "content": "what is this?", "images": [image]}
+    assert quiet.ask("POST", "/api/chat", key=BOB, body={**CHAT, "messages": [message]}).status == 200
     assert len(quiet.heard()[-1]["body"]) > len(image)
 
 
@@ -429,7 +429,7 @@ def test_a_bad_body_goes_nowhere_and_its_words_are_not_in_the_audit_line(body: b
 
 def test_of_two_equal_keys_ollama_sees_the_one_that_was_judged(quiet: Bench):
     assert quiet.ask("POST", "/api/chat", key=BOB, body=b'{"model":"evil","model":"tiny"}').status == 200
-    assert quiet.heard()[-1]["body"] == '{"model":"tiny"}'
+    assert quiet.heard()[-1]["body"] == '{"model":"tiny","options":{"num_predict":4096}}'
     assert quiet.ask("POST", "/api/chat", key=BOB, body=b'{"model":"tiny","model":"evil"}').status == 403
 
 
@@ -554,15 +554,16 @@ def opened(bench: Bench, user: str, prompt: str, path: str = "/api/generate", ke
 
 @pytest.mark.parametrize("path", ["/api/generate", "/v1/chat/completions"])
 def test_every_chunk_leaves_as_soon_as_it_was_written(path: str, quiet: Bench):
-    with opened(quiet, "bob", "8 120", path) as stream:
-        times: list[float] = []
+    with opened(quiet, "bob", "8 300", path) as stream:
+        late: list[float] = []
         for number in range(8):
             data = read_until(stream, b'"n":%d' % number)
             assert data.count(b'"n":') == 1, "chunks came together"
-            times.append(time.monotonic())
+            written = int(data.rpartition(b'"at":')[2].partition(b"}")[0])
+            late.append(time.time() * 1000 - written)
         assert b'"done":true' in read_until(stream, b"0\r\n\r\n")
-    gaps = [later - earlier for earlier, later in pairwise(times)]
-    assert all(0.06 < gap < 0.25 for gap in gaps), gaps
+    # A busy machine holds one up now and then; whoever buffers holds up all.
+    assert sorted(late)[len(late) // 2] < 100, late
 
 
 def test_the_audit_line_of_a_stream_says_how_it_ended(quiet: Bench):
@@ -570,7 +571,8 @@ def test_the_audit_line_of_a_stream_says_how_it_ended(quiet: Bench):
     line = quiet.audit()[-1]
     assert set(line) == {
         "time", "request_id", "principal", "proof", "device", "relay", "address", "route", "method", "status",
-        "verdict", "reason", "model", "ttft", "duration", "bytes", "completion", "tls", "tokens_in", "tokens_out",
+        "verdict", "reason", "model", "ttft", "duration", "queued", "bytes", "completion", "tls", "tokens_in",
+        "tokens_out",
     }  # fmt: skip
     assert (line["verdict"], line["model"], line["completion"], line["tls"]) == (
         "allowed",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.gateway.harness import KEYS, STRANGER, Bench
+from tests.unit.gateway.harness import KEYS, STRANGER, Bench, Reply
 
 ALICE, BOB = KEYS["alice"], KEYS["bob"]
 NDJSON, SSE, JSON = "application/x-ndjson", "text/event-stream", "application/json"
@@ -164,13 +164,28 @@ def fake(*pieces: str, type_: str = NDJSON, **more: Any) -> dict[str, Any]:
     return {"model": "tiny", "messages": [], "fake": {"type": type_, "pieces": list(pieces), **more}}
 
 
+def ask(bench: Bench, path: str, body: dict[str, Any], key: str | None = BOB) -> Reply:
+    """Ollama is told what to answer beside the request: of that, only the keys it knows go on."""
+    sent = dict(body)
+    bench.tell(sent.pop("fake"))
+    return bench.ask("POST", path, key=key, body=sent)
+
+
+@pytest.fixture(autouse=True)
+def told(bench: Bench) -> Iterator[None]:
+    yield
+    bench.tell(None)
+
+
 def last(bench: Bench) -> dict[str, Any]:
     return bench.audit()[-1]
 
 
 @contextlib.contextmanager
 def opened(bench: Bench, path: str, body: dict[str, Any], key: str = BOB) -> Iterator[Any]:
-    text = json.dumps(body).encode()
+    sent = dict(body)
+    bench.tell(sent.pop("fake"))
+    text = json.dumps(sent).encode()
     with bench.connect(STRANGER) as connection:
         head = f"POST {path} HTTP/1.1\r\nHost: ollama.fortress.internal\r\nAuthorization: Bearer {key}\r\n"
         connection.sendall(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text)
@@ -198,9 +213,7 @@ ROUTES = [
 
 @pytest.mark.parametrize(("path", "kind", "text"), ROUTES)
 def test_the_audit_line_says_what_an_answer_cost(path: str, kind: str, text: str, bench: Bench):
-    reply = bench.ask(
-        "POST", path, key=BOB, body=fake(*[text[at : at + 60] for at in range(0, len(text), 60)], type_=kind)
-    )
+    reply = ask(bench, path, fake(*[text[at : at + 60] for at in range(0, len(text), 60)], type_=kind))
     assert reply.body == text.encode()
     audited = last(bench)
     assert (audited["tokens_in"], audited["tokens_out"]) == (26, 298)
@@ -209,7 +222,7 @@ def test_the_audit_line_says_what_an_answer_cost(path: str, kind: str, text: str
 @pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings"])
 def test_embeddings_are_in_the_audit_line(path: str, bench: Bench):
     text = EMBEDDINGS["native" if path == "/api/embed" else "openai"]
-    reply = bench.ask("POST", path, key=BOB, body={**fake(text, type_=JSON), "input": ["a", "b"]})
+    reply = ask(bench, path, {**fake(text, type_=JSON), "input": ["a", "b"]})
     assert reply.body == text.encode()
     assert (last(bench)["tokens_in"], last(bench)["tokens_out"]) == (26, 0)
 
@@ -218,7 +231,7 @@ def test_embeddings_are_in_the_audit_line(path: str, bench: Bench):
 def test_ollama_is_asked_for_the_usage_and_only_who_asked_sees_it(asked: dict[str, bool] | None, bench: Bench):
     bench.forget()
     body = {**fake(CHAT, CHAT_USAGE, DONE, type_=SSE), "stream": True, "stream_options": asked}
-    reply = bench.ask("POST", "/v1/chat/completions", key=BOB, body=body)
+    reply = ask(bench, "/v1/chat/completions", body)
     (heard,) = bench.heard()
     assert json.loads(heard["body"])["stream_options"] == {"include_usage": True}
     wanted = asked is not None and asked["include_usage"]
@@ -228,7 +241,7 @@ def test_ollama_is_asked_for_the_usage_and_only_who_asked_sees_it(asked: dict[st
 
 def test_what_is_refused_or_fails_or_is_only_read_costs_nothing(bench: Bench):
     failed = fake(line(error="x", done=True, **COUNTS), type_=JSON, status=500)
-    assert bench.ask("POST", "/api/chat", key=BOB, body=failed).status == 500
+    assert ask(bench, "/api/chat", failed).status == 500
     assert (last(bench)["tokens_in"], last(bench)["tokens_out"]) == (0, 0)
     for method, path, key in (("GET", "/api/tags", BOB), ("POST", "/api/chat", None), ("POST", "/api/chat", BOB)):
         bench.ask(method, path, key=key, body={"model": "evil"} if method == "POST" else None)
@@ -252,6 +265,7 @@ def test_two_requests_of_one_connection_are_counted_apart(bench: Bench):
     short = fake(NATIVE, line(done=True, prompt_eval_count=3, eval_count=4) + "\n")
     with bench.connect(STRANGER) as connection:
         for body, end in ((fake(NATIVE, NATIVE_END), b"298}\n\r\n0\r\n\r\n"), (short, b'":4}\n\r\n0\r\n\r\n')):
+            bench.tell(body.pop("fake"))
             text = json.dumps(body).encode()
             head = f"POST /api/chat HTTP/1.1\r\nHost: ollama.fortress.internal\r\nAuthorization: Bearer {BOB}\r\n"
             connection.sendall(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text)

@@ -1,0 +1,245 @@
+"""`fortress block` and `unblock`: a list on the gateway's state volume, which the gateway reads twice a second.
+
+`up` never writes it, so a block outlives every deployment. It is changed by a one-shot command in the gateway's own
+container, over whatever way leads to its engine, and each change is a line of the audit trail.
+"""
+
+import ipaddress
+import json
+import os
+import pwd
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from docker import DockerClient
+from docker.errors import APIError
+from docker.models.containers import Container
+
+from fortress.errors import Stop
+
+LIST = "/var/lib/gateway/blocked.json"
+CHANGED_MEANWHILE = 75
+TRIES = 5
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+KINDS = ("users", "addresses")
+NOBODY = '{"v": 1, "users": {}, "addresses": {}}'
+READ = f"if [ -e {LIST} ]; then cat {LIST}; else echo '{NOBODY}'; fi"
+# The line of the audit trail comes first: nothing is changed unheard. The rename is what counts.
+WRITE = f"""\
+set -eu; umask 077; list={LIST}
+exec 9> "$list.lock"; flock 9
+[ "$({READ})" = "$1" ] || exit {CHANGED_MEANWHILE}
+printf '%s\\n' "$2" > "$list.new"; sync -d "$list.new"
+printf '%s\\n' "$3" >> /var/log/gateway/audit.json
+mv "$list.new" "$list"
+"""
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """One row of the list."""
+
+    kind: str
+    """`users` or `addresses`."""
+    name: str
+    until: int
+    """Seconds since 1970; 0: for good."""
+    by: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whom a word means: a user, or an address with the other ones of the same device."""
+
+    kind: str
+    names: tuple[str, ...]
+    device: str = ""
+
+    def __str__(self) -> str:
+        return " and ".join(self.names) + (f" ({self.device})" if self.device else "")
+
+
+def block(there: DockerClient, stack: str, word: str, duration: str | None) -> list[str]:
+    """Returns: a sentence for each gateway of the stack."""
+    seconds = 0 if duration is None else lasting(duration)
+    return [_block(gateway, word, seconds) for gateway in gateways(there, stack)]
+
+
+def _block(gateway: Container, word: str, seconds: int) -> str:
+    target, now = meant(word, known(gateway)), clock(gateway)
+    until = now + seconds if seconds else 0
+    rows = [Blocked(target.kind, name, until, operator()) for name in target.names]
+    _change(gateway, lambda before: [*_without(before, target), *rows], _audit_line("blocked", target, now, until))
+    return f"{target} is blocked {f'until {when(until)}' if until else when(until)}; open streams are cut"
+
+
+def unblock(there: DockerClient, stack: str, word: str) -> list[str]:
+    return [_unblock(gateway, word) for gateway in gateways(there, stack)]
+
+
+def _unblock(gateway: Container, word: str) -> str:
+    rows, now = blocked(gateway), clock(gateway)
+    # Also a user whose line is gone.
+    listed = any(row.kind == "users" and row.name == word for row in rows)
+    target = Target("users", (word,)) if listed else meant(word, known(gateway))
+    if _without(rows, target) == rows:
+        return f"{target} was not blocked"
+    _change(gateway, lambda before: _without(before, target), _audit_line("unblocked", target, now))
+    return f"{target} is not blocked any more"
+
+
+def unblock_all(there: DockerClient, stack: str) -> list[str]:
+    """Also where the list cannot be read: this replaces it."""
+    for gateway in gateways(there, stack):
+        _change(gateway, None, _audit_line("unblocked", Target("users", ("*",)), clock(gateway)))
+    return ["nobody is blocked any more"]
+
+
+def blocked(gateway: Container) -> list[Blocked]:
+    """Who is blocked at this moment, by the gateway's own clock."""
+    return parse(_run(gateway, "sh", "-c", READ), clock(gateway))
+
+
+def gateways(there: DockerClient, stack: str) -> list[Container]:
+    """The running gateways of a stack; two fortresses in one program have two."""
+    labels = [f"fortress.stack={stack}", "fortress.component=gateway"]
+    found = there.containers.list(filters={"label": labels, "status": "running"})
+    if not found:
+        raise Stop(f"no gateway of stack {stack!r} is running; `make up STACK={stack}` starts it")
+    return found
+
+
+def lasting(text: str) -> int:
+    """Seconds of a duration like 30s, 10m, 1h or 7d."""
+    matched = re.fullmatch(r"([1-9][0-9]{0,4})([smhd])", text)
+    if matched is None:
+        raise Stop(f"{text!r} is no duration; write it like 30s, 10m, 1h or 7d, or leave --for out to block for good")
+    return int(matched[1]) * SECONDS[matched[2]]
+
+
+def known(gateway: Container) -> dict[str, Any]:
+    """The principals that this gateway works with, whatever the stack file says by now."""
+    text = _run(gateway, "cat", "/config/current/principals.js")
+    return dict(json.loads(text.partition("export default ")[2].strip().removesuffix(";")))
+
+
+def meant(word: str, principals: Mapping[str, Any]) -> Target:
+    """Whom a word means. A user's name comes first: it may look like an address."""
+    if word in principals["users"]:
+        return Target("users", (word,))
+    address = _canonical(word)
+    if address is None:
+        users = ", ".join(sorted(principals["users"]))
+        raise Stop(f"{word!r} is neither an address nor a user of this deployment; known users: {users}")
+    rows = {place.partition("|")[2]: (row["user"], row["device"]) for place, row in principals["addresses"].items()}
+    if address not in rows:
+        return Target("addresses", (address,))
+    # Who is shut out at one address of a device would come in again at the other.
+    same = tuple(sorted(place for place, owner in rows.items() if owner == rows[address]))
+    return Target("addresses", same, "/".join(rows[address]))
+
+
+def parse(text: str, now: int) -> list[Blocked]:
+    """The rows of the list that still hold. Raises: Stop where it is no list."""
+    try:
+        whole = json.loads(text)
+        rows = [
+            Blocked(kind, name, int(row["until"]), str(row["by"]))
+            for kind in KINDS
+            for name, row in sorted(whole[kind].items())
+        ]
+        if whole["v"] != 1 or any(row.until < 0 for row in rows):
+            raise ValueError("no list of version 1")
+        return [row for row in rows if row.until == 0 or row.until > now]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise Stop(
+            f"the list of who is blocked ({LIST} in the gateway) cannot be read; the gateway goes on with the one "
+            "before. `fortress unblock --all` writes an empty one; then block again whom it should hold"
+        ) from None
+
+
+def written(rows: Sequence[Blocked]) -> str:
+    lists = {kind: {row.name: {"until": row.until, "by": row.by} for row in rows if row.kind == kind} for kind in KINDS}
+    return json.dumps({"v": 1, **lists})
+
+
+def when(until: int | None) -> str:
+    return f"{datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M:%S} UTC" if until else "for good"
+
+
+def _without(rows: Sequence[Blocked], target: Target) -> list[Blocked]:
+    return [row for row in rows if row.kind != target.kind or row.name not in target.names]
+
+
+def _audit_line(verdict: str, target: Target, now: int, until: int = 0) -> str:
+    """As the gateway writes one for each request, and two words more: who did it, and until when."""
+    empty = dict.fromkeys(("request_id", "device", "relay", "route", "method", "model", "ttft", "tls"), "")
+    names = " ".join(target.names)
+    line = {
+        "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
+        **empty,
+        "principal": names if target.kind == "users" else "",
+        "proof": "operator",
+        "address": names if target.kind == "addresses" else "",
+        "status": 0,
+        "verdict": verdict,
+        "reason": "operator",
+        "duration": 0,
+        "bytes": 0,
+        "completion": "finished",
+        "operator": operator(),
+        "until": datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds") if until else "",
+    }
+    return json.dumps(line, separators=(",", ":"))
+
+
+def operator() -> str:
+    """The login name of whoever runs this, also behind sudo."""
+    return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+
+
+def clock(gateway: Container) -> int:
+    """The time where the list is read: the host's clock may differ from this machine's."""
+    return int(_run(gateway, "date", "+%s"))
+
+
+def _change(gateway: Container, change: Callable[[list[Blocked]], list[Blocked]] | None, audit_line: str) -> None:
+    """Write the list anew. change: None for nobody at all, whatever the list is now."""
+    for _ in range(TRIES):
+        before = _run(gateway, "sh", "-c", READ).rstrip("\n")
+        after = written(change(parse(before, clock(gateway))) if change else [])
+        code, said = _exec(gateway, "sh", "-c", WRITE, "sh", before, after, audit_line)
+        if code == 0:
+            return
+        if code != CHANGED_MEANWHILE:
+            raise Stop(f"the list of who is blocked could not be written: {said.strip()}")
+    raise Stop("somebody else changes the list of who is blocked all the time; run this again")
+
+
+def _canonical(word: str) -> str | None:
+    """An address as nginx writes it, or None."""
+    try:
+        address = ipaddress.ip_address(word.strip("[]"))
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return None if "%" in word else str(mapped or address)
+
+
+def _run(gateway: Container, *words: str) -> str:
+    code, said = _exec(gateway, *words)
+    if code != 0:
+        raise Stop(f"`{words[0]}` in the gateway's container failed: {said.strip()}")
+    return said
+
+
+def _exec(gateway: Container, *words: str) -> tuple[int, str]:
+    try:
+        done = gateway.exec_run(list(words))
+    except APIError as error:
+        raise Stop(f"the gateway's container cannot be asked: {error.explanation or error}") from None
+    assert isinstance(done.output, bytes), "no stream was asked for"
+    return done.exit_code or 0, done.output.decode(errors="replace")

@@ -1,0 +1,64 @@
+"""`fortress block` on a running fortress: at once, whole, and for longer than the next `up`."""
+
+import json
+
+from fortress import blocklist
+from tests.deployment import Client, Deployment
+
+CUT_WITHIN_S = 2
+
+
+def test_a_blocked_user_is_cut_off_at_once_and_no_up_lets_it_in_again(fortress: Deployment, bob: Client):
+    ada = Client(fortress, "ada", device="laptop")
+    before = fortress.containers()
+    try:
+        with bob.stream() as his, ada.stream() as hers:
+            assert his.bytes_for(1) > 0
+            assert hers.bytes_for(1) > 0
+            assert "bob is blocked until 20" in fortress.fortress("block", "bob", "--for", "1h")
+            his.bytes_for(CUT_WITHIN_S)
+            assert his.bytes_for(2) == 0, "a blocked user's stream goes on"
+            assert hers.bytes_for(2) > 0, "another user's stream was cut"
+        reply = bob.ask()
+        assert (reply.status, bob.curl("/v1/models").status) == (403, 403)
+        assert "blocked" in reply.body
+        assert ada.curl("/api/tags", key=bob.key).status == 403, "a blocked user's key works in another tunnel"
+
+        fortress.up()
+        assert bob.ask().status == 403, "`up` let a blocked user in"
+        found = json.loads(fortress.fortress("status", "--json"))
+        [row] = found["blocked"]
+        assert (row["user"], row["by"]) == ("bob", blocklist.operator())
+        assert {each["component"]: each["health"] for each in found["containers"]}["gateway"] == "healthy"
+        assert "bob" in fortress.fortress("status")
+
+        assert "bob is not blocked any more" in fortress.fortress("unblock", "bob")
+        Client.wait_until(lambda: bob.ask().status == 200, "answer for whom nobody blocks", CUT_WITHIN_S)
+
+        assert "(bob/default) is blocked for good" in fortress.fortress("block", _tunnel_address(bob))
+        Client.wait_until(lambda: bob.ask().status == 403, "refusal of the address", CUT_WITHIN_S)
+        assert bob.ask(key=None).status == bob.ask(key=ada.key).status == 403, "a refusal tells who is known"
+        assert ada.ask().status == 200
+        fortress.fortress("unblock", "--all")
+        Client.wait_until(lambda: bob.ask().status == 200, "answer for whom nobody blocks", CUT_WITHIN_S)
+    finally:
+        fortress.fortress("unblock", "--all", check=False)
+        ada.close()
+    assert fortress.containers() == before
+    changes = [line for line in fortress.audit() if "operator" in line]
+    assert [line["verdict"] for line in changes[:4]] == ["blocked", "unblocked", "blocked", "unblocked"]
+    assert {line["reason"] for line in fortress.audit() if line["verdict"] == "cut"} >= {"blocked"}
+
+
+def test_a_word_that_is_nobody_is_refused_and_the_users_are_named(fortress: Deployment):
+    said = " ".join(fortress.fortress("block", "bop", check=False).split())
+    assert fortress.last_code == 1
+    assert "'bop' is neither an address nor a user of this deployment; known users: ada, bob," in said
+    said = " ".join(fortress.fortress("block", "bob", "--for", "soon", check=False).split())
+    assert fortress.last_code == 1
+    assert "write it like 30s, 10m, 1h or 7d" in said
+
+
+def _tunnel_address(client: Client) -> str:
+    [line] = [line for line in client.run("ip", "-o", "-4", "addr", "show", "wgclient").splitlines() if "inet" in line]
+    return line.split("inet ")[1].split("/")[0]
