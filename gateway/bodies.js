@@ -75,7 +75,7 @@ function upload(ask, known) {
  *   body   the client's bytes as text
  *   route  a row of routes.json
  *   user   a row of principals.js
- * Returns: Refusal, or {body, model}.
+ * Returns: Refusal, or {ask, body, model}.
  */
 function judge(body, route, user) {
     const flaw = text.flaw(body);
@@ -98,7 +98,7 @@ function judge(body, route, user) {
     if (!model) return refuse(400, 'no-model', 'the body names no model');
     const kept = only(ask, row.keys);
     const refusal = (route.path === '/api/create' ? upload(ask, row.keys) : null) || limit(kept, row, user);
-    return refusal || { body: JSON.stringify(kept), model: model };
+    return refusal || { ask: kept, body: JSON.stringify(kept), model: model };
 }
 
 /** The verdict on the part of a path that the client chooses: a model's name, or a blob's digest. */

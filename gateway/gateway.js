@@ -4,17 +4,21 @@ import crypto from 'crypto';
 import fs from 'fs';
 import blocked from 'blocked.js';
 import bodies from 'bodies.js';
+import budget from 'budget.js';
 import cors from 'cors.js';
 import errors from 'errors.js';
 import identity from 'identity.js';
+import ledger from 'ledger.js';
 import models from 'models.js';
 import principals from 'principals.js';
 import queue from 'queue.js';
 import rates from 'rates.js';
 import routes from 'routes.js';
 import routing from 'routing.js';
+import usage from 'usage.js';
 
 const RENEW_MS = 30000;
+const COUNT_MS = 2000;
 const TURN = 'turn';
 const NEWEST = '/config/current/principals.js';
 const BLOCKED = '/var/lib/gateway/blocked.json';
@@ -218,6 +222,33 @@ function barred(r, caller) {
     return isBlocked(r, caller ? caller.user : '') ? blocked.refusal() : null;
 }
 
+// The meter of the request that this engine serves: it serves one at a time, and an error page begins a new one.
+let running = null;
+
+// After the body's verdict: reserves what the request may cost, and starts its meter. Returns: Refusal, or null.
+function meter(r, caller, route, user, verdict) {
+    const id = r.variables.request_id, now = Date.now();
+    const plan = budget.plan(verdict.ask, route.path, verdict.body, user.limits, principals.context_length);
+    const refusal = ledger.reserve(caller.user, user.limits, id, plan.hold, now);
+    if (refusal) return refusal;
+    if (plan.changed) verdict.body = JSON.stringify(verdict.ask);
+    const limited = user.limits.tokens_per_day !== null || user.limits.tokens_per_month !== null;
+    running = { id: id, user: caller.user, admitted: now, seen: now, hold: limited ? plan.hold : 0, counted: [0, 0],
+        of: usage.meter(plan.prompt, plan.answer, plan.drop) };
+    return null;
+}
+
+function metered(r) { return running && running.id === r.variables.request_id ? running : null; }
+
+// Adds what has come since the last time, so that a crash loses little; a guess is put right when Ollama has counted.
+function settle(own, now) {
+    const [tokensIn, tokensOut] = usage.tokens(own.of);
+    ledger.add(own.user, own.admitted, tokensIn - own.counted[0], tokensOut - own.counted[1]);
+    own.counted = [tokensIn, tokensOut];
+    own.seen = now;
+    if (ledger.overdue(Date.now())) keep();
+}
+
 /**
  * js_access: let one request pass, or end it here. Fails closed.
  * Reads  key and tunnel address; never an identity header.
@@ -260,6 +291,8 @@ async function admit(r) {
         }
         if (verdict instanceof errors.Refusal) return end(r, verdict);
         v.fortress_model = verdict.model;
+        const spent = route.class === 'inference' ? meter(r, caller, route, user, verdict) : null;
+        if (spent) return end(r, spent);
         v.fortress_body = verdict.body;
     }
     const refusal = route.class === 'inference' ? await enqueue(r, caller) : null;
@@ -327,14 +360,23 @@ function watch(r, data, flags) {
         v.fortress_reason = why;
         throw new Error(why + ': stream is cut');
     }
-    const slot = v.fortress_slot, now = slot ? Date.now() : 0;
+    const slot = v.fortress_slot, now = Date.now();
     // Seldom: each assignment of a variable stays in memory until the request ends.
     if (slot && now - Number(v.fortress_renewed) > RENEW_MS) {
         v.fortress_renewed = String(now);
         ngx.shared.streams.set(slot, v.request_id);
         ngx.shared.slots.set(v.request_id, JSON.stringify({ pid: process.pid }));
     }
-    r.sendBuffer(data, { last: flags.last, flush: true });
+    const own = r.status < 400 ? metered(r) : null;
+    if (own) {
+        usage.count(own.of, data, flags.last);
+        if (own.of.drop) data = usage.pass(own.of, data, flags.last);
+        if (now - own.seen > COUNT_MS) {
+            settle(own, now);
+            if (own.hold) ledger.hold(own.user, own.id, Math.max(0, own.hold - own.counted[0] - own.counted[1]));
+        }
+    }
+    if (data.length || flags.last) r.sendBuffer(data, { last: flags.last, flush: true });
 }
 
 // What a dead worker held is given back. Not by its silence: a model that loads may be silent for many minutes.
@@ -363,14 +405,47 @@ function queued(r) {
     return since ? ((Number(r.variables.fortress_served) || Date.now()) - since) / 1000 : 0;
 }
 
-/** js_set, used only in the log format, so it runs once at every end of a request: gives back what it took. */
+/**
+ * js_periodic: the newest worker keeps the counters of all; the old ones count into the same memory. A worker that
+ * shuts down has no periodic any more: there it is called while streams go on, and when the last one ends.
+ */
+function keep() { if (newest()) ledger.save(); }
+
+/** js_content of the gateway's own routes: what a caller is and has left; for admins, what everybody has used. */
+function own(r) {
+    const now = Date.now(), v = r.variables, name = v.fortress_principal, user = principals.users[name];
+    if (r.uri === '/fortress/usage') {
+        const all = {};
+        Object.keys(principals.users).forEach(each => { all[each] = ledger.shown(each, principals.users[each].limits, now); });
+        return answer(r, { timezone: principals.clock.timezone, users: all });
+    }
+    const streams = ngx.shared.streams.keys(1000000).filter(slot => slot.indexOf(name + '|') === 0).length;
+    answer(r, Object.assign({ user: name, role: user.role, proof: v.fortress_proof, device: v.fortress_device || null,
+        models: user.models, limits: user.limits, streams: streams, timezone: principals.clock.timezone },
+    ledger.shown(name, user.limits, now)));
+}
+
+/**
+ * js_set, used only in the log format, so it runs once at every end of a request: counts what it cost, then gives back
+ * what it held. A caller that leaves while Ollama reads the prompt pays it: Ollama notices that only at the first token.
+ */
 function completion(r) {
-    const v = r.variables, streams = ngx.shared.streams;
+    const v = r.variables, streams = ngx.shared.streams, spent = metered(r);
+    if (spent) {
+        if (v.status === '499' && !spent.of.bytes && Number(v.upstream_bytes_sent) > 0) spent.of.in = spent.of.prompt;
+        settle(spent, 0);
+        [v.fortress_tokens_in, v.fortress_tokens_out] = spent.counted.map(String);
+        running = null;
+    }
     ngx.shared.queue.delete(v.request_id);
     ngx.shared.slots.delete(v.request_id);
+    if (v.fortress_principal) ledger.release(v.fortress_principal, v.request_id);
     if (v.fortress_slot && streams.get(v.fortress_slot) === v.request_id) streams.delete(v.fortress_slot);
+    if (spent && streams.size() === 0) keep();
     return v.request_completion === 'OK' ? 'finished' : 'cut';
 }
 
-export default { admit, announce, completion, describe, failed, floodKnown, floodStranger, heed, list, nothing, origin,
-    queued, watch };
+export default {
+    admit, announce, completion, describe, failed, floodKnown, floodStranger, heed, keep, list, nothing, origin, own,
+    queued, watch,
+};

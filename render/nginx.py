@@ -82,6 +82,8 @@ http {
     js_shared_dict_zone zone=rates:1m timeout=3600s evict;
     js_shared_dict_zone zone=failed:1m timeout=600s evict;
     js_shared_dict_zone zone=streams:1m timeout={{ stream_timeout | number }}s;
+    js_shared_dict_zone zone=usage:4m type=number;
+    js_shared_dict_zone zone=held:1m type=number timeout={{ stream_timeout | number }}s;
     # What it holds outlives a reload: that is how an old worker learns whose streams to cut.
     js_shared_dict_zone zone=live:8m;
     js_shared_dict_zone zone=blocked:1m;
@@ -102,6 +104,8 @@ http {
     js_var $fortress_ticket;
     js_var $fortress_waits;
     js_var $fortress_served;
+    js_var $fortress_tokens_in 0;
+    js_var $fortress_tokens_out 0;
     js_set $fortress_known gateway.floodKnown;
     js_set $fortress_stranger gateway.floodStranger;
     js_set $fortress_queued gateway.queued;
@@ -136,7 +140,9 @@ http {
         '"relay":"$fortress_relay","address":"$remote_addr","route":"$fortress_route","method":"$fortress_method",'
         '"status":$fortress_status,"verdict":"$fortress_verdict","reason":"$fortress_reason",'
         '"model":"$fortress_model","ttft":"$upstream_header_time","duration":$request_time,'
-        '"queued":$fortress_queued,"bytes":$body_bytes_sent,"completion":"$fortress_completion","tls":"$ssl_protocol"}';
+        '"queued":$fortress_queued,"bytes":$body_bytes_sent,"completion":"$fortress_completion",'
+        # Set by the one before: so they come behind it.
+        '"tokens_in":$fortress_tokens_in,"tokens_out":$fortress_tokens_out,"tls":"$ssl_protocol"}';
     map $request_method $fortress_method {
         default unknown;
 {% for method in methods %}
@@ -247,6 +253,10 @@ http {
             js_periodic gateway.heed interval=500ms;
         }
 
+        location @keep {
+            js_periodic gateway.keep interval=2s;
+        }
+
         location / {
             limit_req zone=known burst={{ flood_burst | number }} nodelay;
             limit_req zone=stranger burst=100 nodelay;
@@ -285,6 +295,8 @@ http {
             js_content gateway.describe;
 {% elif route.list %}
             js_content gateway.list;
+{% elif route.own %}
+            js_content gateway.own;
 {% else %}
 {% if route.body == "unlimited" %}
             proxy_request_buffering off;
@@ -431,6 +443,7 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
             "tail": row.get("tail", ""),
             "class": row["class"],
             "list": row.get("list", False),
+            "own": row.get("own", False),
             "body": row["body"],
             "body_limit": limits[row["body"]],
         }

@@ -9,6 +9,7 @@ from typing import Any
 
 from render.syntax import GENERATED
 from settings import StackSettings
+from settings.timezones import offsets
 
 RELAY = "wireguard"
 POLICY = Path(__file__).parent.parent / "gateway"
@@ -35,6 +36,8 @@ def principals(
         "tunnel_addresses": [str(own.server4), str(own.server6)],
         "model_upload": settings.gateway.model_upload and settings.engine.value == "online",
         "body_limit": settings.gateway.body_limit_mb * 1024 * 1024,
+        "context_length": settings.ollama.context_length,
+        "clock": {"timezone": settings.timezone, "offsets": offsets(settings.timezone)},
         "cors_origins": list(settings.gateway.cors_origins),
         "failed_auth_per_minute": settings.gateway.failed_auth_per_minute,
         "stream_timeout_s": settings.gateway.longest_silence_s,
@@ -71,9 +74,10 @@ def principals(
     return data_module(json.dumps(known, indent=1))
 
 
-def _limits(settings: StackSettings, user: str) -> dict[str, int]:
+def _limits(settings: StackSettings, user: str) -> dict[str, int | None]:
     limits = settings.limits_of(user).model_dump()
-    return {name: settings.ollama.context_length if value is None else value for name, value in limits.items()}
+    whole = {name: settings.ollama.context_length for name in ("context_tokens", "answer_tokens")}
+    return limits | {name: limits[name] or context for name, context in whole.items()}
 
 
 def policy_files() -> dict[str, str]:

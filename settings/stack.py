@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from settings.addresses import device_address, refuse_collisions
 from settings.base import MODEL_NAME, Domain, Epoch, Name, Origin, Settings, StackName, or_also, or_each
 from settings.network import BASE_PREFIX, Plan
+from settings.timezones import Timezone
 from settings.users import Limits, User
 
 
@@ -249,6 +250,9 @@ class StackSettings(Settings):
         json_schema_extra=or_each({"type": "null"}),
     )
     limits: Limits = Limits()
+    timezone: Timezone = Field(
+        default="UTC", description="IANA name; days and months of token budgets begin at midnight there."
+    )
     gateway: GatewaySettings = GatewaySettings()
     ollama: OllamaSettings = OllamaSettings()
     wireguard: WireguardSettings | None = None

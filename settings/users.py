@@ -91,6 +91,14 @@ class Limits(Settings):
     answer_tokens: int | None = Field(
         default=None, ge=1, description="Longest answer of one request; nothing means ollama.context_length."
     )
+    tokens_per_day: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**12,
+        description="Prompt and answer tokens a calendar day, in the stack's `timezone`; nothing means no budget. A "
+        "request is begun when its prompt and the longest answer it may have are left.",
+    )
+    tokens_per_month: int | None = Field(default=None, ge=1, le=10**12, description="The same for a calendar month.")
 
 
 class UserLimits(Settings):
@@ -102,6 +110,8 @@ class UserLimits(Settings):
     reads_per_minute: int | None = Field(default=None, ge=1, le=100_000)
     context_tokens: int | None = Field(default=None, ge=256)
     answer_tokens: int | None = Field(default=None, ge=1)
+    tokens_per_day: int | None = Field(default=None, ge=1, le=10**12)
+    tokens_per_month: int | None = Field(default=None, ge=1, le=10**12)
 
     def over(self, defaults: Limits) -> Limits:
         return defaults.model_copy(update=self.model_dump(exclude_none=True))

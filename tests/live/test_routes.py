@@ -22,6 +22,7 @@ def known() -> set[tuple[str, str]]:
     return {
         (method, row["path"] + parameter.get(row.get("tail", ""), ""))
         for row in TABLE["routes"]
+        if not row.get("own")
         for method in row["methods"]
     }
 

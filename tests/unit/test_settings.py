@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from settings import Access, ConfigRefused, StackSettings, load
+from settings.timezones import names, offsets
 
 SMALLEST: dict[str, Any] = {
     "ollama-fortress:users": {"alice": {}},
@@ -49,6 +50,20 @@ def test_the_default_limits_are_those_of_the_design():
 def test_a_user_overrides_only_the_limits_it_names():
     built = settings(users={"bob": {"limits": {"requests_per_minute": 30}}}, limits={"concurrent": 5})
     assert (built.limits_of("bob").requests_per_minute, built.limits_of("bob").concurrent) == (30, 5)
+
+
+def test_a_budget_is_the_users_own_or_the_stacks_or_none():
+    built = settings(users={"a": None, "b": {"limits": {"tokens_per_day": 5}}}, limits={"tokens_per_day": 9})
+    assert (built.limits_of("a").tokens_per_day, built.limits_of("b").tokens_per_day) == (9, 5)
+    assert built.limits_of("b").tokens_per_month is None
+
+
+@pytest.mark.parametrize("name", [*names()[::40], "UTC", "Africa/Casablanca", "America/Nuuk"])
+def test_every_time_zone_has_offsets_in_order_of_time(name: str):
+    rows = offsets(name)
+    assert list(rows) == sorted(set(rows))
+    assert len(rows) < 100
+    assert all(abs(ahead) < 15 * 3600 for _, ahead in rows)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +150,11 @@ def test_an_origin_is_written_as_the_browser_sends_it(origin: str):
         ({"gateway": {"certificate_file": "x.pem"}}, "belong together"),
         ({"gateway": {"queue_per_user": 65}}, "queue_per_user is 65, above queue_total (64)"),
         ({"gateway": {"read_timeout_s": 60}}, "below ollama.load_timeout_s"),
+        ({"timezone": "Europe/Berln"}, "'Europe/Berln' is not a time zone; write an IANA name like 'Europe/Berlin'"),
+        ({"timezone": "../zones"}, "is not a time zone"),
+        ({"timezone": ""}, "is not a time zone"),
+        ({"limits": {"tokens_per_day": 0}}, "limits.tokens_per_day"),
+        ({"users": {"a": {"limits": {"tokens_per_moon": 1}}}}, "did you mean 'tokens_per_month'?"),
     ],
 )
 def test_a_refusal_names_the_setting_and_the_way_out(values: dict[str, Any], says: str):

@@ -3,14 +3,17 @@
 import blocked from 'blocked.js';
 import bodies from 'bodies.js';
 import bounds from 'bounds.js';
+import budget from 'budget.js';
 import cors from 'cors.js';
 import identity from 'identity.js';
 import models from 'models.js';
 import queue from 'queue.js';
 import rates from 'rates.js';
 import routing from 'routing.js';
+import usage from 'usage.js';
 
-const POLICY = Object.assign({}, blocked, bodies, bounds, cors, identity, models, queue, rates, routing);
+const POLICY = Object.assign({ measured, planned },
+    blocked, bodies, bounds, budget, cors, identity, models, queue, rates, routing, usage);
 const PACE = /^\d+ \d+( \d+)?$/;
 const HERE = ['tiny:latest', 'llama3.2:3b', 'other:1b'];
 
@@ -28,6 +31,7 @@ async function answer(r) {
     if (r.uri === '/api/tags' || r.uri === '/api/ps')
         return json(r, { models: HERE.map(name => ({ name: name, model: name, size: 1 })) });
     if (r.method !== 'POST') return json(r, { ok: true });
+    if (heard.has('told')) return replay(r, JSON.parse(heard.get('told')));
     const asked = body.length < 10000 ? JSON.parse(body) : {};
     const said = asked.prompt || ((asked.messages || [])[0] || {}).content;
     const [chunks, pause, load] = (PACE.test(said) ? said : '3 0').split(' ').map(Number);
@@ -44,9 +48,45 @@ async function answer(r) {
     r.finish();
 }
 
+/** Says what the test tells it to, piece by piece: {status, type, first, times, pieces, pause, hang}. */
+async function replay(r, told) {
+    r.headersOut['Content-Type'] = told.type;
+    r.status = told.status || 200;
+    r.sendHeader();
+    const pieces = Array(told.times || 0).fill(told.first).concat(told.pieces);
+    for (let i = 0; i < pieces.length; i++) {
+        r.send(pieces[i]);
+        await new Promise(done => setTimeout(done, told.pause || 0));
+    }
+    if (told.hang) await new Promise(done => setTimeout(done, told.hang));
+    r.finish();
+}
+
+/** What a meter makes of pieces in base64: what left, piece by piece, and the tokens. */
+function measured(drop, pieces, whole) {
+    const m = usage.meter(1000, 500, drop), left = [];
+    pieces.forEach((piece, i) => {
+        const data = Buffer.from(piece, 'base64'), last = whole && i === pieces.length - 1;
+        usage.count(m, data, last);
+        left.push((drop ? usage.pass(m, data, last) : data).toString('base64'));
+    });
+    return { left: left, tokens: usage.tokens(m), kept: m.part.length };
+}
+
+function planned(ask, path, limits, context) {
+    return { plan: budget.plan(ask, path, JSON.stringify(ask), limits, context), ask: ask };
+}
+
 function json(r, value) {
     r.headersOut['Content-Type'] = 'application/json';
     r.return(200, JSON.stringify(value));
+}
+
+async function told(r) {
+    const value = await r.readRequestText();
+    if (value === 'null') ngx.shared.heard.delete('told');
+    else ngx.shared.heard.set('told', value);
+    json(r, null);
 }
 
 function heard(r) {
@@ -65,4 +105,4 @@ function run(asked) {
     try { return { value: POLICY[asked.name].apply(null, asked.args) }; } catch (e) { return { error: String(e) }; }
 }
 
-export default { answer, call, heard };
+export default { answer, call, heard, told };

@@ -127,7 +127,7 @@ class Reply:
         return json.loads(self.body)
 
 
-def settings(users: dict[str, Any] | None = None, **gateway: Any) -> StackSettings:
+def settings(users: dict[str, Any] | None = None, stack: dict[str, Any] | None = None, **gateway: Any) -> StackSettings:
     return StackSettings.model_validate(
         {
             "stack": "unit",
@@ -136,6 +136,7 @@ def settings(users: dict[str, Any] | None = None, **gateway: Any) -> StackSettin
             "wireguard": {"endpoint": "vpn.example.com:51820"},
             # Most tests come from one address; the limit, like the queue, has tests of its own.
             "gateway": {"body_limit_mb": BODY_LIMIT_MB, "failed_auth_per_minute": 100_000, "slots": 100, **gateway},
+            **(stack or {}),
         }
     )
 
@@ -235,7 +236,7 @@ http {{
     js_shared_dict_zone zone=heard:32m; js_shared_dict_zone zone=count:32k type=number;
     server {{ listen {self.host(5)}:11434; location / {{ js_content fake.answer; }} }}
     server {{ listen {self.host(5)}:9000; location = /heard {{ js_content fake.heard; }}
-        location = /call {{ js_content fake.call; }} }}
+        location = /call {{ js_content fake.call; }} location = /told {{ js_content fake.told; }} }}
     server {{ listen 127.0.0.1:8081; location / {{ return 204; }} }}
 }}
 """
@@ -286,6 +287,15 @@ http {{
         api.start(made)
         self.containers[part] = self.engine.containers.get(made["Id"])
 
+    def kill(self) -> None:
+        """As a crash would: nothing is told beforehand."""
+        self.containers["gateway"].kill("KILL")
+        self.containers["gateway"].wait()
+
+    def start_again(self) -> None:
+        self.containers["gateway"].start()
+        self.until_ready()
+
     def until_ready(self) -> None:
         for _ in range(100):
             for part, container in self.containers.items():
@@ -332,6 +342,10 @@ http {{
 
     def forget(self) -> None:
         self._control("DELETE", "/heard")
+
+    def tell(self, told: dict[str, Any] | None) -> None:
+        """What Ollama answers to every POST, until it is told something else: see `replay` in fake_ollama.js."""
+        self._control("POST", "/told", json.dumps(told).encode())
 
     def call(self, name: str, *args: Any) -> Any:
         """One of the policy's plain functions, run by the real njs engine."""

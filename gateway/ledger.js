@@ -1,0 +1,121 @@
+// What everybody has used: counted in shared memory, which outlives a reload, and kept in a file, which outlives the rest.
+
+import fs from 'fs';
+import budget from 'budget.js';
+import principals from 'principals.js';
+
+const FILE = '/var/lib/gateway/usage.json';
+const DAY = 86400000;
+const ROW = /^\d{4}-\d\d(-\d\d)?\|[a-z0-9._-]{1,32}\|(in|out)$/;
+const OFFSETS = principals.clock.offsets;
+
+// Counters: 'period|user|in' and '|out', where a period is a day or a month; 'changes', 'saved', 'at', 'read' are ours.
+function counters() {
+    const rows = ngx.shared.usage;
+    if (rows.add('read', 1)) read(rows);
+    return rows;
+}
+
+function read(rows) {
+    let text;
+    try { text = fs.readFileSync(FILE, 'utf8'); } catch (e) {
+        if (e.code === 'ENOENT') return;
+        return aside(e);
+    }
+    try {
+        const kept = JSON.parse(text);
+        if (kept.v !== 1) throw new Error('its version is not 1');
+        Object.keys(kept.counters).forEach(key => {
+            if (!ROW.test(key) || !(kept.counters[key] >= 0)) throw new Error('a counter is none');
+        });
+        Object.keys(kept.counters).forEach(key => rows.incr(key, Math.floor(kept.counters[key]), 0));
+    } catch (e) { aside(e); }
+}
+
+// Budgets begin anew, which the operator must see; the file stays for whoever wants to repair it.
+function aside(error) {
+    let kept = 'kept as ' + FILE + '.unreadable';
+    try { fs.renameSync(FILE, FILE + '.unreadable'); } catch (e) { kept = 'and not renamed: ' + e.message; }
+    ngx.log(ngx.ERR, 'usage: ' + FILE + ' cannot be read (' + error.message + '), counters begin at 0; ' + kept);
+}
+
+/** Writes the counters where they changed; the old file stays until the new one is whole. */
+function save() {
+    const rows = counters(), changes = rows.get('changes') || 0, now = Date.now();
+    rows.set('at', now);
+    if (changes === (rows.get('saved') || 0)) return;
+    // A stream counts into the day in which it was admitted, so the last one is kept.
+    const oldest = [budget.date(OFFSETS, now - 2 * DAY), budget.date(OFFSETS, now - 33 * DAY).slice(0, 7)];
+    const kept = {};
+    rows.keys(1000000).filter(key => ROW.test(key)).sort().forEach(key => {
+        const when = key.split('|')[0];
+        if (when < oldest[when.length === 10 ? 0 : 1]) rows.delete(key);
+        else kept[key] = rows.get(key);
+    });
+    try {
+        fs.writeFileSync(FILE + '.new', JSON.stringify({ v: 1, counters: kept }, null, 1) + '\n', { mode: 0o600 });
+        fs.renameSync(FILE + '.new', FILE);
+        rows.set('saved', changes);
+    } catch (e) { ngx.log(ngx.ERR, 'usage: ' + FILE + ' cannot be written: ' + e.message); }
+}
+
+/** Has nobody saved for longer than it takes? */
+function overdue(now) { return now - (counters().get('at') || 0) > 3000; }
+
+/** Adds what a request cost to the day and the month in which it was admitted (ms). */
+function add(user, admitted, tokensIn, tokensOut) {
+    if (!tokensIn && !tokensOut) return;
+    const rows = counters();
+    Object.keys(budget.PERIODS).forEach(name => {
+        const key = budget.period(OFFSETS, name, admitted) + '|' + user + '|';
+        rows.incr(key + 'in', tokensIn, 0);
+        rows.incr(key + 'out', tokensOut, 0);
+    });
+    rows.incr('changes', 1, 0);
+}
+
+function used(user, name, now) {
+    const rows = counters(), key = budget.period(OFFSETS, name, now) + '|' + user + '|';
+    return { in: rows.get(key + 'in') || 0, out: rows.get(key + 'out') || 0 };
+}
+
+// One entry per running request, with a timeout: those of a worker that died free themselves.
+function held(user) {
+    let sum = 0;
+    ngx.shared.held.items(1000000).forEach(row => { if (row[0].indexOf(user + '|') === 0) sum += row[1]; });
+    return sum;
+}
+
+function hold(user, id, tokens) { ngx.shared.held.set(user + '|' + id, tokens); }
+
+function release(user, id) { ngx.shared.held.delete(user + '|' + id); }
+
+/** Takes the most that a request may cost out of its user's budgets. Returns: Refusal, or null. */
+function reserve(user, limits, id, tokens, now) {
+    const names = Object.keys(budget.PERIODS).filter(name => limits[name] !== null);
+    if (!names.length) return null;
+    hold(user, id, tokens); // before it is judged: of two workers neither overlooks the other's
+    for (let i = 0; i < names.length; i++) {
+        const spent = used(user, names[i], now), seconds = Math.ceil((budget.renews(OFFSETS, names[i], now) - now) / 1000);
+        const refusal = budget.over(names[i], limits[names[i]], spent.in + spent.out, held(user) - tokens, tokens, seconds);
+        if (refusal) {
+            release(user, id);
+            return refusal;
+        }
+    }
+    return null;
+}
+
+/** What one user has used today and this month, and what is left of each budget. */
+function shown(user, limits, now) {
+    const all = { today: used(user, 'tokens_per_day', now), month: used(user, 'tokens_per_month', now), budgets: {} };
+    Object.keys(budget.PERIODS).filter(name => limits[name] !== null).forEach(name => {
+        const spent = used(user, name, now), reserved = held(user), sum = spent.in + spent.out;
+        all.budgets[name] = { limit: limits[name], used: sum, reserved: reserved,
+            left: Math.max(0, limits[name] - sum - reserved),
+            renews: new Date(budget.renews(OFFSETS, name, now)).toISOString().replace('.000', '') };
+    });
+    return all;
+}
+
+export default { add, hold, overdue, release, reserve, save, shown };
