@@ -190,6 +190,8 @@ def _audit_line(verdict: str, target: Target, now: int, until: int = 0) -> str:
         "duration": 0,
         "queued": 0,
         "bytes": 0,
+        "tokens_in": 0,
+        "tokens_out": 0,
         "completion": "finished",
         "operator": operator(),
         "until": datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds") if until else "",
