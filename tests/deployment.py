@@ -40,6 +40,7 @@ USERS: dict[str, Any] = {
     },
     "slow": {"limits": {"requests_per_minute": 2, "burst": 2, "concurrent": 1}},
     "narrow": {"models": ["other:*"]},
+    "terse": {"keyless": True, "limits": {"answer_tokens": 32}},
     "probe": {"service": True},
 }
 
@@ -104,6 +105,7 @@ class Deployment:
             "wireguard": {"endpoint": f"{stack_file.own_address()}:{port}", "port": port},
             "network": {"base": str(free_base())},
             "ollama": {"num_parallel": 4, "memory_mb": 2048},
+            "limits": {"answer_tokens": 1_000_000},  # a stream of these tests ends when they end it
         }
 
     @classmethod
@@ -323,8 +325,13 @@ class Stream:
             time.sleep(0.02)
         return count
 
-    def ended(self) -> bool:
-        return self.process.poll() is not None
+    def flows(self, seconds: float = 10) -> bool:
+        """Bytes arrive; a busy machine may take its time."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.bytes_for(0.2) > 0:
+                return True
+        return False
 
 
 class Reply:

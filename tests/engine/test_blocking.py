@@ -13,12 +13,12 @@ def test_a_blocked_user_is_cut_off_at_once_and_no_up_lets_it_in_again(fortress: 
     before = fortress.containers()
     try:
         with bob.stream() as his, ada.stream() as hers:
-            assert his.bytes_for(1) > 0
-            assert hers.bytes_for(1) > 0
+            assert his.flows()
+            assert hers.flows()
             assert "bob is blocked until 20" in fortress.fortress("block", "bob", "--for", "1h")
             his.bytes_for(CUT_WITHIN_S)
             assert his.bytes_for(2) == 0, "a blocked user's stream goes on"
-            assert hers.bytes_for(2) > 0, "another user's stream was cut"
+            assert hers.flows(), "another user's stream was cut"
         reply = bob.ask()
         assert (reply.status, bob.curl("/v1/models").status) == (403, 403)
         assert "blocked" in reply.body

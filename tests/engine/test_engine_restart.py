@@ -43,7 +43,7 @@ def back(deployment: Deployment, since: float) -> None:
         left = BACK_WITHIN_S - (time.monotonic() - since)
         Client.wait_until(lambda: client.ask().status == 200, "answer after the engine came back", left)
         with client.stream() as stream:
-            assert stream.bytes_for(2) > 0
+            assert stream.flows()
     finally:
         client.close()
 

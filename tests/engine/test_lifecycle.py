@@ -42,10 +42,10 @@ def test_another_checkout_makes_the_same_plan(fortress: Deployment, tmp_path: Pa
 def test_a_new_user_replaces_no_container_and_cuts_no_stream(fortress: Deployment, bob: Client):
     before = fortress.containers()
     with bob.stream() as stream:
-        assert stream.bytes_for(2) > 0, "no stream to begin with"
+        assert stream.flows(), "no stream to begin with"
         fortress.config["users"]["carol"] = {}
         fortress.up()
-        assert stream.bytes_for(2) > 0, "adding a user cut another one's stream"
+        assert stream.flows(), "adding a user cut another one's stream"
     assert fortress.containers() == before
     carol = Client(fortress, "carol")
     try:
@@ -61,14 +61,14 @@ def test_a_removed_user_is_dead_within_five_seconds_streams_included(fortress: D
     key = carol.key
     try:
         with carol.stream() as hers, bob.stream() as his:
-            assert hers.bytes_for(1) > 0
-            assert his.bytes_for(1) > 0
+            assert hers.flows()
+            assert his.flows()
             del fortress.config["users"]["carol"]
             # `up` ends after the switch: its question and the bundles come later, so 5 s from its end is generous.
             fortress.pulumi_up()
             hers.bytes_for(DEAD_WITHIN_S)
             assert hers.bytes_for(2) == 0, "a removed user's stream goes on"
-            assert his.bytes_for(2) > 0, "another user's stream was cut"
+            assert his.flows(), "another user's stream was cut"
         assert carol.curl("/api/tags").status == 0, "a removed device still has a tunnel"
         assert bob.curl("/api/tags", key=key).status == 401, "a removed user's key still works in another tunnel"
     finally:
@@ -82,7 +82,7 @@ def test_a_stream_by_a_removed_users_key_in_another_tunnel_is_cut_too(fortress: 
     fortress.up()
     bob.key = fortress.bundle("carol")["api_key"].strip()
     with bob.stream() as stream:
-        assert stream.bytes_for(1) > 0
+        assert stream.flows()
         del fortress.config["users"]["carol"]
         fortress.pulumi_up()
         stream.bytes_for(DEAD_WITHIN_S)
@@ -138,7 +138,7 @@ def test_a_removed_container_is_mended_by_up_with_refresh(component: str, fortre
 
 def test_after_pulumi_was_killed_in_the_middle_up_recovers(fortress: Deployment, bob: Client):
     fortress.config["ollama"]["memory_mb"] = 1536
-    fortress.config["ollama"]["context_length"] = 2048
+    fortress.config["ollama"]["context_length"] = 6144
     fortress.write()
     running = subprocess.Popen(
         ["pulumi", "up", "--yes", "--skip-preview", "--stack", fortress.stack],
@@ -256,7 +256,7 @@ def test_a_second_run_at_the_same_time_is_refused_by_name(fortress: Deployment):
 
 
 def test_a_plain_pulumi_run_in_another_terminal_is_waited_for_and_never_unlocked(fortress: Deployment):
-    fortress.config["ollama"]["context_length"] = 1024  # replaces a container, so that the run lasts
+    fortress.config["ollama"]["context_length"] = 8192  # replaces a container, so that the run lasts
     fortress.write()
     plain = subprocess.Popen(
         ["pulumi", "up", "--yes", "--skip-preview", "--stack", fortress.stack],
@@ -311,8 +311,8 @@ def test_certificates_past_two_thirds_are_renewed_and_the_preview_says_so(fortre
     changes = fortress.planned()
     assert changes["replace"] == 3, "the three leaf certificates"
     with bob.stream() as stream:
-        assert stream.bytes_for(1) > 0
+        assert stream.flows()
         fortress.up()
-        assert stream.bytes_for(2) > 0, "a new certificate cut a stream"
+        assert stream.flows(), "a new certificate cut a stream"
     assert fortress.containers() == before
     assert bob.ask().status == 200
