@@ -120,12 +120,8 @@ def build_images(console: Console, chosen: str, stack: str | None) -> None:
         docker_engine.ensure(console)
         _build(console, chosen)
         return
-    config = _settings(stack)
-    there = docker_engine.reach(console, config.host)
-    try:
+    with reached(console, stack) as (config, there):
         _bring_images(console, config, there)
-    finally:
-        there.close()
 
 
 def _bring_images(console: Console, config: settings.StackSettings, there: DockerClient) -> None:
