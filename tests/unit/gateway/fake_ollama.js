@@ -7,13 +7,16 @@ import budget from 'budget.js';
 import cors from 'cors.js';
 import identity from 'identity.js';
 import models from 'models.js';
+import outline from 'outline.js';
 import queue from 'queue.js';
 import rates from 'rates.js';
+import reach from 'reach.js';
 import routing from 'routing.js';
 import usage from 'usage.js';
 
-const POLICY = Object.assign({ measured, planned },
-    blocked, bodies, bounds, budget, cors, identity, models, queue, rates, routing, usage);
+const POLICY = Object.assign({}, blocked, bodies, bounds, budget, cors, identity, models, queue, rates,
+    routing, usage, { judge, measured, outlined, planned });
+const MARK = 'mark-that-no-test-writes:';
 const PACE = /^\d+ \d+( \d+)?$/;
 const HERE = ['tiny:latest', 'llama3.2:3b', 'other:1b'];
 
@@ -74,7 +77,23 @@ function measured(drop, pieces, whole) {
 }
 
 function planned(ask, path, limits, context) {
-    return { plan: budget.plan(ask, path, JSON.stringify(ask), limits, context), ask: ask };
+    const bytes = Buffer.byteLength(JSON.stringify(ask)), pictures = reach.pictures(ask) > 0;
+    return { plan: budget.plan(ask, path, bytes, pictures, limits, context), ask: ask };
+}
+
+/** The verdict on a body, and the body that would go on. */
+function judge(text, route, user) {
+    const verdict = bodies.judge(Buffer.from(text), route, user, MARK);
+    if (!verdict.ask) return verdict;
+    return { model: verdict.model, body: outline.whole(JSON.stringify(verdict.ask), verdict.insides, MARK).toString() };
+}
+
+/** A body in base64: what the policy sees of it, and whether the same bytes come out again. */
+function outlined(base64) {
+    const bytes = Buffer.from(base64, 'base64'), seen = outline.shorten(bytes, MARK);
+    if (!seen.insides) return seen;
+    const whole = Buffer.from(outline.whole(seen.text, seen.insides, MARK));
+    return { text: seen.text, left: seen.insides.map(inside => inside.length), whole: whole.toString('base64') };
 }
 
 function json(r, value) {
