@@ -4,7 +4,7 @@ FORTRESS = bin/fortress
 PYTEST = .venv/bin/python -m pytest
 # Most of these tests wait for something: two at a time, each file with its own deployment or gateway.
 SIDE_BY_SIDE = -n 2 --dist loadfile
-.PHONY: images up preview down env bundle test test-unit test-program test-engine test-live lint golden bench bootstrap
+.PHONY: images up preview down env bundle test test-unit test-program test-engine test-live test-browser lint golden bench bootstrap
 
 up:
 	@$(FORTRESS) up --stack $(STACK)
@@ -24,11 +24,11 @@ bundle:
 bootstrap:
 	@bin/bootstrap
 
-test: lint images test-unit test-program test-engine test-live
+test: lint images test-unit test-program test-engine test-live test-browser
 
 # What the tests run on: a Docker engine and the images, as `make up` would have them.
 images: bootstrap
-	$(FORTRESS) images build
+	$(FORTRESS) images build --all
 
 test-unit: bootstrap
 	$(PYTEST) $(SIDE_BY_SIDE) tests/unit
@@ -41,6 +41,9 @@ test-engine: bootstrap
 
 test-live: bootstrap
 	$(PYTEST) tests/live
+
+test-browser: bootstrap
+	$(PYTEST) $(SIDE_BY_SIDE) tests/browser
 
 golden: bootstrap
 	FORTRESS_GOLDEN=write $(PYTEST) tests/unit -k golden -q

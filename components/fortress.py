@@ -9,6 +9,7 @@ from pulumi import Input, Output, ResourceOptions
 from components.gateway import Gateway, GatewayArgs
 from components.host import Host, HostArgs
 from components.identity import Identity, IdentityArgs
+from components.login import Login, LoginArgs
 from components.names import Names
 from components.networks import Networks, NetworksArgs
 from components.ollama_host import OllamaHost, OllamaHostArgs
@@ -47,7 +48,15 @@ class Fortress(pulumi.ComponentResource):
         host = Host(f"{name}-host", HostArgs(settings=settings.host, stack=settings.stack), child)
         networks = Networks(
             f"{name}-networks",
-            NetworksArgs(host=host, names=names, wan=plan.wan, edge=plan.edge, model=plan.model, heart=plan.heart),
+            NetworksArgs(
+                host=host,
+                names=names,
+                wan=plan.wan,
+                edge=plan.edge,
+                model=plan.model,
+                heart=plan.heart,
+                login=plan.login if settings.login else None,
+            ),
             child,
         )
         self.identity = Identity(f"{name}-identity", IdentityArgs(settings=settings), child)
@@ -55,6 +64,7 @@ class Fortress(pulumi.ComponentResource):
             f"{name}-pki",
             PkiArgs(
                 domain=settings.domain,
+                other_domains=[settings.browser_domain] if settings.browser else [],
                 addresses=[str(wireguard.server4), str(wireguard.server6)],
                 ca_epoch=settings.pki.ca_epoch,
                 leaf_epoch=settings.pki.leaf_epoch,
@@ -90,6 +100,14 @@ class Fortress(pulumi.ComponentResource):
             ),
             child,
         )
+        if settings.login:
+            Login(
+                f"{name}-login",
+                LoginArgs(
+                    settings=settings, host=host, names=names, networks=networks, image=_image("login", settings)
+                ),
+                child,
+            )
         self.vpn_node = VpnNode(
             f"{name}-vpn-node",
             VpnNodeArgs(

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pulumi
 import pulumi_docker as docker
+from cryptography import x509
 from pulumi import Input, Output, ResourceOptions
 
 from components.container import Attachment, ContainerSpec, hardened
@@ -17,9 +18,9 @@ from components.identity import DeviceIdentity
 from components.names import Names
 from components.networks import Networks
 from components.pki import Certificate
-from render import nginx
+from render import browser, nginx, page
 from render.principals import policy_files, principals
-from settings import StackSettings
+from settings import PROJECT, StackSettings
 
 COMPONENT = "gateway"
 
@@ -73,6 +74,9 @@ class Gateway(pulumi.ComponentResource):
             "hop/client.key": self.args.hop.key,
             "hop/ca.pem": self.args.hop.authority,
         }
+        if settings.browser is not None:
+            files |= {"browser.conf": browser.server(settings)}
+            files |= {f"page/{file}": text for file, text in page.files().items()}
         return self.args.host.files(
             f"{name}-files",
             component=COMPONENT,
@@ -94,7 +98,10 @@ class Gateway(pulumi.ComponentResource):
         own = self.args.settings.gateway
         if own.certificate_file is None or own.key_file is None:
             return self.args.server.pem, self.args.server.key
-        return own.certificate_file.expanduser().read_text(), Output.secret(own.key_file.expanduser().read_text())
+        certificate = own.certificate_file.expanduser().read_text()
+        if self.args.settings.browser is not None:
+            _refuse_unnamed(certificate, self.args.settings.browser_domain)
+        return certificate, Output.secret(own.key_file.expanduser().read_text())
 
     def _volume(self, name: str, part: str) -> docker.Volume:
         return docker.Volume(
@@ -130,3 +137,16 @@ class Gateway(pulumi.ComponentResource):
             opts=ResourceOptions(parent=self),
         )
         return container
+
+
+def _refuse_unnamed(certificate: str, name: str) -> None:
+    """Raise: pulumi.RunError where a browser would refuse this certificate for the page's name."""
+    extension = x509.load_pem_x509_certificate(certificate.encode()).extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    named = extension.value.get_values_for_type(x509.DNSName)
+    if name not in named and f"*.{name.partition('.')[2]}" not in named:
+        raise pulumi.RunError(
+            f"{PROJECT}:gateway.certificate_file names {', '.join(named)}, but the page is at {name}; have "
+            f"a certificate made that names both, or write one of its names as {PROJECT}:browser.domain"
+        )

@@ -153,6 +153,7 @@ class Host(pulumi.ComponentResource):
         files: Mapping[str, Input[str]],
         consumer: Consumer,
         about: Sequence[str] = (),
+        chosen: Sequence[str] = (),
         opts: ResourceOptions,
     ) -> "HostFiles":
         """Deliver a component's files.
@@ -160,10 +161,11 @@ class Host(pulumi.ComponentResource):
         component: directory name under the stack's own directory.
         files: relative path -> text; secret or not, all of it travels by stdin.
         about: plain words for the preview (users, addresses): never a secret.
+        chosen: files with a secret that somebody else chose, maybe a short one: the preview shows no hash of it.
         """
         directory = f"{ROOT}/{self.args.stack}/{component}"
         archive = Output.all(**files).apply(lambda texts: _archive(texts, consumer.uid))
-        summary = Output.all(**files).apply(lambda texts: _summary(texts, about))
+        summary = Output.all(**files).apply(lambda texts: _summary(texts, about, chosen))
         # The hashes are of the whole text of each file, keys of 256 bit included: nothing can be guessed from them.
         plain = Output.unsecret(summary)
         revision = Output.unsecret(archive.apply(lambda text: hashlib.sha256(text.encode()).hexdigest()))
@@ -229,8 +231,9 @@ def _archive(texts: Mapping[str, str], uid: int) -> str:
     return base64.encodebytes(buffer.getvalue()).decode()
 
 
-def _summary(texts: Mapping[str, str], about: Sequence[str]) -> str:
-    hashes = [f"# {path} {hashlib.sha256(texts[path].encode()).hexdigest()[:16]}" for path in sorted(texts)]
+def _summary(texts: Mapping[str, str], about: Sequence[str], chosen: Sequence[str]) -> str:
+    shown = [path for path in sorted(texts) if path not in chosen]
+    hashes = [f"# {path} {hashlib.sha256(texts[path].encode()).hexdigest()[:16]}" for path in shown]
     return "\n".join([*(f"# {line}" for line in about), *hashes])
 
 

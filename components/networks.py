@@ -1,4 +1,4 @@
-"""The Docker networks of a fortress. All but `wan` are internal and give the host neither address nor route."""
+"""The Docker networks of a fortress. All but `wan` and `login` are internal: the host has no address or route there."""
 
 from dataclasses import dataclass
 
@@ -19,15 +19,18 @@ class NetworksArgs:
     edge: Subnet
     model: Subnet
     heart: Subnet
+    login: Subnet | None
+    """The way out of the login service, where a provider is configured."""
 
 
 class Networks(pulumi.ComponentResource):
-    """wan, edge, model and heart."""
+    """wan, edge, model and heart; login where somebody may sign in."""
 
     wan: docker.Network
     edge: docker.Network
     model: docker.Network
     heart: docker.Network
+    login: docker.Network | None
 
     def __init__(self, name: str, args: NetworksArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("fortress:index:Networks", name, {}, opts)
@@ -36,6 +39,7 @@ class Networks(pulumi.ComponentResource):
         self.edge = self._network(name, args.edge, internal=True)
         self.model = self._network(name, args.model, internal=True)
         self.heart = self._network(name, args.heart, internal=True)
+        self.login = None if args.login is None else self._network(name, args.login, internal=False)
         self.register_outputs({})
 
     def _network(self, name: str, subnet: Subnet, *, internal: bool) -> docker.Network:

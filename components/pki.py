@@ -29,6 +29,8 @@ class Certificate:
 @dataclass(frozen=True, kw_only=True)
 class PkiArgs:
     domain: str
+    other_domains: Sequence[str]
+    """Further names of the same server, like the browser page's."""
     addresses: Sequence[str]
     """Tunnel addresses under which the Gateway answers too."""
     ca_epoch: str
@@ -47,7 +49,9 @@ class Pki(pulumi.ComponentResource):
         self.args = args
         front = self._authority(f"{name}-ca", "ollama-fortress")
         hop = self._authority(f"{name}-hop-ca", "ollama-fortress hop")
-        self.server = self._leaf(f"{name}-server", front, args.domain, "server_auth", args.addresses)
+        self.server = self._leaf(
+            f"{name}-server", front, args.domain, "server_auth", args.addresses, args.other_domains
+        )
         self.hop_server = self._leaf(f"{name}-hop-server", hop, HOP_SERVER, "server_auth", [])
         self.hop_client = self._leaf(f"{name}-hop-client", hop, HOP_CLIENT, "client_auth", [])
         self.register_outputs({"certificate": self.server.pem})
@@ -78,13 +82,14 @@ class Pki(pulumi.ComponentResource):
         common_name: str,
         use: str,
         addresses: Sequence[str],
+        other_names: Sequence[str] = (),
     ) -> Certificate:
         ca_key, ca = authority
         key = self._key(f"{name}-key")
         request = tls.CertRequest(
             f"{name}-request",
             private_key_pem=key.private_key_pem,
-            dns_names=[common_name],
+            dns_names=[common_name, *other_names],
             ip_addresses=list(addresses) or None,
             subject=tls.CertRequestSubjectArgs(common_name=common_name),
             opts=ResourceOptions(parent=self),

@@ -106,9 +106,10 @@ def _say(sentences: list[str]) -> None:
 def images_build(
     engine: Annotated[str | None, typer.Option(help="online or registry-only; a stack's file says it itself.")] = None,
     stack: Annotated[str | None, typer.Option("--stack", "-s", help="Build on this stack's host.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Those that only some stacks need, too.")] = False,
 ) -> None:
     """Build the images that this program refers to, where they are missing: on this machine, or on a stack's host."""
-    up.build_images(console, engine or engines.choose(), stack)
+    up.build_images(console, engine or engines.choose(), stack, everything=everything)
 
 
 @images_app.command("lock")

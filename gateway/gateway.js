@@ -16,6 +16,7 @@ import queue from 'queue.js';
 import rates from 'rates.js';
 import routes from 'routes.js';
 import routing from 'routing.js';
+import session from 'session.js';
 import usage from 'usage.js';
 
 const RENEW_MS = 30000;
@@ -70,6 +71,11 @@ function end(r, refusal, verdict) {
     v.fortress_verdict = verdict || 'refused';
     v.fortress_reason = refusal.reason;
     if (refusal.status === 499) return r.return(499); // nobody hears it
+    const page = v.fortress_page && session.shown(asked(r), refusal, principals.browser.provider);
+    if (page) {
+        Object.keys(page.headers).forEach(name => { r.headersOut[name] = page.headers[name]; });
+        return r.return(page.status, page.body);
+    }
     r.headersOut['Content-Type'] = 'application/json';
     Object.keys(refusal.headers).forEach(name => { r.headersOut[name] = refusal.headers[name]; });
     r.return(refusal.status, errors.body(errors.apiOf(asked(r)), refusal) + '\n');
@@ -274,18 +280,61 @@ function settle(own, now) {
  *        Ollama, _slot for the end of the stream. Never key or prompt.
  */
 async function admit(r) {
-    const v = r.variables;
     if (misdirected(r)) return;
-    const said = who(r), caller = said && alive(said) ? said : null;
-    const route = routing.routeOf(routes.routes, r.uri, v.request_uri);
+    await decide(r, who(r), routing.routeOf(routes.routes, r.uri, r.variables.request_uri), '', null, null);
+}
+
+/** js_access of the browser's page and of what it calls: as `admit`, with the session of a login as one more proof. */
+async function enter(r) {
+    if (misdirected(r)) return;
+    const v = r.variables, route = session.pageRouteOf(routes.routes, principals, r.uri, v.request_uri);
+    let said = who(r), denied = session.service(principals, said), body = null;
+    if (!said && !barred(r, null) && session.asks(principals, r.headersIn.Cookie, r.headersIn.Authorization)) {
+        // Begun before anything is awaited: njs never finishes a body read that begins later.
+        const read = route && route.models ? r.readRequestArrayBuffer() : null;
+        const reply = await r.subrequest('/-/session');
+        if (read) body = await read;
+        const proved = session.caller(principals, reply.status, reply.headersOut['X-Auth-Request-Email'],
+            principals.addresses[v.fortress_relay + '|' + r.remoteAddress]);
+        if (proved instanceof errors.Refusal) denied = proved;
+        else said = proved;
+    }
+    await decide(r, said, route, v.fortress_page, denied, body);
+}
+
+/** js_access of the login's own steps: nobody can be known yet; whoever is blocked does not begin. */
+function step(r) {
+    if (misdirected(r)) return;
+    const v = r.variables;
+    v.fortress_route = r.uri;
+    const refusal = barred(r, null) || session.step(r.uri, r.method, r.headersIn['Sec-Fetch-Site']);
+    if (refusal) return end(r, refusal);
+    v.fortress_verdict = 'allowed';
+    v.fortress_reason = 'login';
+}
+
+/** js_set: the cookies that the login service gets. */
+function cookies(r) { return session.cookies(r.headersIn.Cookie); }
+
+/** js_header_filter of the login's last step, and of signing out: both lead back to the page, whatever was asked for. */
+function home(r) { if (r.headersOut.Location !== undefined) r.headersOut.Location = '/'; }
+
+/**
+ * May this caller have this route, now? Else the request ends here.
+ *   page   the browser's page, '' on the API's own name; denied   a refusal that is known already
+ *   body   its bytes, where it has been read
+ */
+async function decide(r, said, route, page, denied, body) {
+    const v = r.variables, caller = said && alive(said) ? said : null;
     note(r, caller);
     if (route) v.fortress_route = route.path;
-    const shut = barred(r, caller);
-    const preflight = shut ? null : cors.preflight(principals.cors_origins, route, r.method, r.headersIn.Origin);
+    const shut = barred(r, caller) || denied;
+    const preflight = shut || page ? null : cors.preflight(principals.cors_origins, route, r.method, r.headersIn.Origin);
     if (preflight) return promise(r, preflight);
     const closed = shut || routing.open(route, r.method, caller, principals)
-        || identity.crossSite(caller, principals, r.headersIn.Origin, r.headersIn['Sec-Fetch-Site']);
-    if (closed) return end(r, closed.status === 401 ? unproven(r, closed) : closed);
+        || (route.file ? null // may be opened from anywhere, and says nothing about the caller
+            : identity.crossSite(caller, principals, r.headersIn.Origin, r.headersIn['Sec-Fetch-Site'], page));
+    if (closed) return end(r, closed.status === 401 || closed.reason === 'not-in-the-list' ? unproven(r, closed) : closed);
     const user = principals.users[caller.user];
     const over = overRate(route, caller, user.limits)
         || (route.class === 'inference' ? overStreams(r, caller, user.limits) : null);
@@ -300,7 +349,7 @@ async function admit(r) {
         v.fortress_model = 'unknown';
         if (r.headersIn['Content-Encoding'] !== undefined)
             return end(r, errors.refuse(415, 'encoded-body', 'send the body without Content-Encoding'));
-        const bytes = Buffer.from(await r.readRequestArrayBuffer());
+        const bytes = Buffer.from(body || await r.readRequestArrayBuffer());
         const verdict = bodies.judge(bytes, route, user, v.request_id);
         const late = alive(caller) ? barred(r, caller) : identity.unknown();
         if (late) return end(r, late);
@@ -326,7 +375,8 @@ function nothing(r) {
 
 /** js_content of the error pages /-/error/<status>: what nginx itself refused, in the caller's shape. */
 function failed(r) {
-    const refusal = errors.made(Number(r.uri.slice(r.uri.lastIndexOf('/') + 1)) || 500);
+    const status = Number(r.uri.slice(r.uri.lastIndexOf('/') + 1)) || 500;
+    const refusal = (r.variables.fortress_page && session.failed(asked(r), status)) || errors.made(status);
     if (refusal.status === 405) {
         const route = routing.routeOf(routes.routes, asked(r), asked(r));
         if (route) refusal.headers.Allow = route.methods.join(', ');
@@ -440,8 +490,10 @@ function own(r) {
         return answer(r, { timezone: principals.clock.timezone, users: all });
     }
     const streams = ngx.shared.streams.keys(1000000).filter(slot => slot.indexOf(name + '|') === 0).length;
+    const waits = waiting().filter(row => row.user === name).length;
     answer(r, Object.assign({ user: name, role: user.role, proof: v.fortress_proof, device: v.fortress_device || null,
-        models: user.models, limits: user.limits, streams: streams, timezone: principals.clock.timezone },
+        devices: user.devices, models: user.models, limits: user.limits, streams: streams, waiting: waits,
+        queue_wait_s: principals.queue.wait_s, timezone: principals.clock.timezone },
     ledger.shown(name, user.limits, now)));
 }
 
@@ -467,6 +519,6 @@ function completion(r) {
 }
 
 export default {
-    admit, announce, completion, describe, failed, floodKnown, floodStranger, heed, keep, list, nothing, origin, own,
-    queued, watch,
+    admit, announce, completion, cookies, describe, enter, failed, floodKnown, floodStranger, heed, home, keep, list,
+    nothing, origin, own, queued, step, watch,
 };

@@ -41,6 +41,7 @@ function tickets(known) {
     Object.keys(known.addresses).forEach(place => {
         if (known.users[known.addresses[place].user].keyless) all.push('a:' + place);
     });
+    Object.keys(known.emails).forEach(mail => { all.push('s:' + known.emails[mail] + '|' + mail); });
     return all;
 }
 
@@ -49,10 +50,13 @@ function unknown() {
         { 'WWW-Authenticate': 'Bearer' });
 }
 
-/** A page of another site must not act through a tunnel that proves its owner by itself. */
-function crossSite(caller, known, origin, fetchSite) {
+/**
+ * A page of another site must not act through a tunnel, or a cookie, that proves its owner by itself.
+ *   page   host and port of the browser's page, where the request came to it: then no other origin is its own
+ */
+function crossSite(caller, known, origin, fetchSite, page) {
     if (caller.proof === 'key') return null;
-    const own = [known.domain].concat(known.tunnel_addresses.map(a => a.indexOf(':') < 0 ? a : '[' + a + ']'));
+    const own = page ? [page] : [known.domain].concat(known.tunnel_addresses.map(a => a.indexOf(':') < 0 ? a : '[' + a + ']'));
     const foreign = (fetchSite && fetchSite !== 'same-origin' && fetchSite !== 'none')
         || (origin && own.every(name => origin !== 'https://' + name));
     return foreign ? errors.refuse(403, 'cross-site', 'a page of another site cannot act for you') : null;

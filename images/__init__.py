@@ -13,10 +13,13 @@ from images import base
 from images.catalogue import Catalogue, ImageError, load
 from offline import build as go
 
-__all__ = ["MODES", "NAMES", "ImageError", "Recipe", "recipe", "reference"]
+__all__ = ["LOGIN", "MODES", "NAMES", "ImageError", "Recipe", "recipe", "reference"]
 
 HERE = Path(__file__).parent
 NAMES = ("gateway", "vpn-node", "ollama", "client")
+"""Those of every stack."""
+LOGIN = "login"
+"""Only where somebody signs people in at the browser's page."""
 MODES = ("online", "registry-only")
 
 
@@ -51,8 +54,8 @@ class Recipe:
 
 def recipe(name: str, mode: str, catalogue: Catalogue | None = None, folder: Path = HERE) -> Recipe:
     """What `name` is made of under this engine."""
-    if name not in NAMES:
-        raise ImageError(f"there is no image {name!r}; known: {', '.join(NAMES)}")
+    if name not in (*NAMES, LOGIN):
+        raise ImageError(f"there is no image {name!r}; known: {', '.join((*NAMES, LOGIN))}")
     if mode not in MODES:
         raise ImageError(f"there is no engine {mode!r}; write {' or '.join(MODES)}")
     catalogue = catalogue or load()
@@ -69,6 +72,8 @@ def recipe(name: str, mode: str, catalogue: Catalogue | None = None, folder: Pat
     if name == "ollama" and not registry_only:
         dockerfile = "ollama/online.Dockerfile"
         arguments = {"BASE": catalogue.pulled["ollama"].pinned}
+    if name == LOGIN:
+        binaries = {"bin/oauth2-proxy": "oauth2-proxy"}
     if name == "client":
         arguments["OLLAMA"] = recipe("ollama", mode, catalogue, folder).tag
     if name == "ollama":
@@ -96,6 +101,7 @@ def reference(name: str, mode: str = "online", *, check: bool = True, engine: st
     if check and not _on_the_engine(tag, engine):
         raise ImageError(
             f"the image {tag} is not on the Docker engine yet; run `fortress images build --engine {mode}`"
+            f"{' --stack NAME, with the name of the stack' if name == LOGIN else ''}"
         )
     return tag
 

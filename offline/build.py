@@ -66,6 +66,13 @@ TOOLS = {
             cgo=True,
             ldflags="-s -w -X github.com/ollama/ollama/version.Version=0.32.15",
         ),
+        Tool(
+            name="oauth2-proxy",
+            package="github.com/oauth2-proxy/oauth2-proxy/v7",
+            ldflags="-s -w -X github.com/oauth2-proxy/oauth2-proxy/v7/pkg/version.VERSION=v7.15.3",
+        ),
+        # An OpenID provider, for the tests of the login.
+        Tool(name="dex", package="github.com/dexidp/dex/cmd/dex"),
     )
 }
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from render import wireguard
 from render.syntax import FILTERS, NotInItsPlace
 from settings import StackSettings, WireguardSettings
-from settings.base import MODEL_NAME
+from settings.base import EMAIL, MODEL_NAME
 
 PEM = r"(-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=]+\n)+-----END CERTIFICATE-----\n?)+"
 
@@ -152,6 +152,7 @@ def _readme(settings: StackSettings, user: str, devices: Sequence[BundleDevice])
         if settings.users[user].keyless
         else "# The ollama CLI sends no key: ask your admin for `keyless: true`, or use one of the others."
     )
+    hosts = f"{domain} {FILTERS['domain'](settings.browser_domain)}" if user in settings.browser_users else domain
     return f"""# {user}: your way to {domain}
 
 Keep this folder to yourself: it holds your keys.
@@ -163,7 +164,7 @@ Each file is for one device at a time. WireGuard takes a tunnel's name from its 
 ```sh
 sudo install -m 600 wireguard-{names[0]}.conf /etc/wireguard/fortress.conf
 sudo wg-quick up fortress
-echo '{own.server4} {domain}' | sudo tee -a /etc/hosts
+echo '{own.server4} {hosts}' | sudo tee -a /etc/hosts
 ```
 Phone: scan the QR code with the WireGuard app. A phone cannot edit its hosts file: write {by_address} wherever
 this page says {url}; the gateway answers to both.
@@ -214,6 +215,24 @@ models:
     requestOptions:
       caBundlePath: "<this folder>/ca.pem"
 ```
-Open WebUI: `./fortress-run open-webui serve`, or by hand a connection of type OpenAI with the URL `{url}/v1`
-and the text of `api_key`.
+{_page(settings, user)}Open WebUI: `./fortress-run open-webui serve`, or by hand a connection of type OpenAI
+with the URL `{url}/v1` and the text of `api_key`.
+"""
+
+
+def _page(settings: StackSettings, user: str) -> str:
+    """The page in the browser, for whoever may open it; else nothing."""
+    if user not in settings.browser_users:
+        return ""
+    name, by_address, *_ = (f"https://{FILTERS['host'](host)}" for host in settings.browser_hosts)
+    own = settings.users[user]
+    if own.keyless:
+        proof = "Your tunnel proves who you are: there is nothing to type."
+    else:
+        assert settings.login is not None, "without a provider only keyless users may open the page"
+        provider = {"github": "GitHub", "google": "Google"}.get(settings.login.value, "your provider")
+        proof = f"Sign in at {provider} as {_checked(EMAIL, own.email or '', 'an e-mail address')}."
+    return f"""Browser, also on a phone: {name}, or {by_address} where that name is not known. {proof} The browser
+must believe `ca.pem` (2.), unless your admin has a public certificate for this name.
+
 """

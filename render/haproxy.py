@@ -1,4 +1,4 @@
-"""The VpnNode's relay: one TCP port, unread, with the peer's address ahead of it (PROXY protocol)."""
+"""The VpnNode's relay: a TCP port, two with a browser's page, unread, behind the peer's address (PROXY protocol)."""
 
 from render.syntax import template
 from settings import Plan, StackSettings
@@ -27,6 +27,16 @@ listen relay
     bind {{ server4 | address }}:{{ port | number }}
     bind [{{ server6 | address }}]:{{ port | number }}
     server gateway {{ gateway | address }}:8443 send-proxy-v2
+{% if page_port %}
+
+# The browser's page, on a port of its own.
+listen page
+    tcp-request connection track-sc0 src table relay
+    tcp-request connection reject if { sc0_conn_cur(relay) gt 256 }
+    bind {{ server4 | address }}:{{ page_port | number }}
+    bind [{{ server6 | address }}]:{{ page_port | number }}
+    server gateway {{ gateway | address }}:8445 send-proxy-v2
+{% endif %}
 """)
 
 
@@ -40,4 +50,5 @@ def relay(settings: StackSettings, plan: Plan) -> str:
         server6=own.server6,
         port=own.relay_port,
         gateway=plan.edge.gateway,
+        page_port=settings.browser.port if settings.browser else None,
     )

@@ -37,8 +37,8 @@ table inet fortress {
         iifname "lo" accept
         ct state invalid drop
         # Before "established": a removed device must not live on by an open connection.
-        iifname "{{ tunnel | name }}" ip daddr {{ server4 | address }} tcp dport {{ relay_port | number }} accept
-        iifname "{{ tunnel | name }}" ip6 daddr {{ server6 | address }} tcp dport {{ relay_port | number }} accept
+        iifname "{{ tunnel | name }}" ip daddr {{ server4 | address }} tcp dport {{ ports | ports }} accept
+        iifname "{{ tunnel | name }}" ip6 daddr {{ server6 | address }} tcp dport {{ ports | ports }} accept
         iifname "{{ tunnel | name }}" counter drop
         ct state established,related accept
         ip daddr {{ wan | address }} udp dport {{ listen_port | number }} accept
@@ -54,8 +54,8 @@ table inet fortress {
         type filter hook output priority filter; policy drop;
         oifname "lo" accept
         # The relay's way to the gateway, and nothing else of its own accord.
-        ip daddr {{ gateway | address }} tcp dport {{ gateway_port | number }} accept
-        oifname "{{ tunnel | name }}" tcp sport {{ relay_port | number }} accept
+        ip daddr {{ gateway | address }} tcp dport {{ gateway_ports | ports }} accept
+        oifname "{{ tunnel | name }}" tcp sport {{ ports | ports }} accept
         ip saddr {{ wan | address }} udp sport {{ listen_port | number }} accept
         icmp type { destination-unreachable, time-exceeded } accept
         icmpv6 type { destination-unreachable, packet-too-big } accept
@@ -66,18 +66,19 @@ table inet fortress {
 
 
 def vpn_node(settings: StackSettings, peers4: Sequence[IPv4Address], peers6: Sequence[IPv6Address]) -> str:
-    """Rules for IPv4 and IPv6: a device reaches the relay's port, nobody reaches anything else."""
+    """Rules for IPv4 and IPv6: a device reaches the relay's port and the page's, nobody reaches anything else."""
     own, plan = settings.wireguard, settings.plan
     assert own is not None, "settings without a wireguard section never get here"
+    page = [settings.browser.port] if settings.browser else []
     return _TABLE.render(
         tunnel=tunnel_name(settings),
         peers4=sorted(peers4),
         peers6=sorted(peers6),
         server4=own.server4,
         server6=own.server6,
-        relay_port=own.relay_port,
+        ports=[own.relay_port, *page],
         wan=plan.wan.vpn_node,
         listen_port=LISTEN_PORT,
         gateway=plan.edge.gateway,
-        gateway_port=8443,
+        gateway_ports=[8443, *([8445] if page else [])],
     )

@@ -13,6 +13,7 @@ from settings import Plan, StackSettings
 ROUTES = Path(__file__).parent.parent / "gateway" / "routes.json"
 HOP_PORT = 8443
 OLLAMA_PORT = 11434
+LOGIN_PORT = 4180
 SIDECAR_NAME = "ollama-sidecar"
 SMALL_BODY = 64 * 1024
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -39,12 +40,61 @@ _COMMON = """\
     ssl_session_cache off;
 """
 
-_ERRORS = """\
+ERRORS = """\
         location ^~ /-/error/ {
             internal;
             js_content gateway.failed;
         }
 """
+
+LISTS = """\
+{% for path in lists %}
+        location = /-{{ path | path }} {
+            internal;
+            proxy_pass_request_body off;
+            proxy_set_header Host localhost:{{ ollama_port | number }};
+            proxy_set_header Connection "";
+            proxy_set_header Content-Length "";
+            subrequest_output_buffer_size 1m;
+            proxy_method GET;
+            proxy_pass https://ollama{{ path | path }};
+        }
+{% endfor %}
+"""
+"""What a cut-down list is made from: by a path that no client can reach."""
+
+ROUTE = """\
+        location {% if not route.tail %}= {% endif %}{{ route.path | path }} {
+            set $args "";
+            limit_req zone=known burst={{ flood_burst | number }} nodelay;
+            limit_req zone=stranger burst=100 nodelay;
+            client_max_body_size {{ route.body_limit | number }};
+            js_access gateway.{{ access | name }};
+{% if route.tail == "model" %}
+            js_content gateway.describe;
+{% elif route.list %}
+            js_content gateway.list;
+{% elif route.own %}
+            js_content gateway.own;
+{% else %}
+{% if route.body == "unlimited" %}
+            proxy_request_buffering off;
+{% elif route.body == "none" %}
+            proxy_pass_request_body off;
+            proxy_set_header Host localhost:{{ ollama_port | number }};
+            proxy_set_header Connection "";
+            proxy_set_header Content-Length "";
+{% else %}
+            proxy_set_body $fortress_body;
+{% endif %}
+{% if route.class == "inference" %}
+            js_body_filter gateway.watch buffer_type=buffer;
+{% endif %}
+            proxy_pass https://ollama{% if route.tail %}$fortress_upstream{% else %}{{ route.path | path }}{% endif %};
+{% endif %}
+        }
+"""
+"""One open route. `access`: the policy's function that lets in."""
 
 _GATEWAY = template(
     """\
@@ -121,12 +171,35 @@ http {
     map "$ssl_server_name|$host" $fortress_misdirected {
         default 1;
         "{{ domain | domain }}|{{ domain | domain }}" "";
+{% if page %}
+        "{{ page.domain | domain }}|{{ page.domain | domain }}" "";
+{% endif %}
 {% for address in tunnel_addresses %}
         "|{{ address | bracketed }}" "";
         "{{ address | bracketed }}|{{ address | bracketed }}" "";
 {% endfor %}
     }
 
+{% if page %}
+    # The browser's page: its host as browsers name it, by the listener and the name; nothing on the API's own name.
+    map "$server_port|$host" $fortress_page {
+        default "";
+{% for listener in (8443, 8444) %}
+        "{{ listener | number }}|{{ page.domain | domain }}" "{{ page.host | host }}";
+{% endfor %}
+{% for address, host in page.addresses %}
+        "8445|{{ address | bracketed }}" "{{ host | host }}";
+{% endfor %}
+    }
+    js_set $fortress_cookies gateway.cookies;
+{% if page.login %}
+    upstream login {
+        server {{ page.login | address }}:{{ login_port | number }} max_fails=0;
+        keepalive 8;
+    }
+{% endif %}
+
+{% endif %}
     # Floods end before any policy; for whoever is known, far above the policy's own limits.
     limit_req_zone $fortress_known zone=known:1m rate={{ flood_rate | number }}r/s;
     limit_req_zone $fortress_stranger zone=stranger:1m rate=50r/s;
@@ -216,12 +289,15 @@ http {
     server {
         listen {{ gateway | address }}:8443 ssl proxy_protocol default_server;
         listen {{ gateway | address }}:8444 ssl default_server;
+{% if page %}
+        listen {{ gateway | address }}:8445 ssl proxy_protocol default_server;
+{% endif %}
         server_name "";
         location / {
             return 444;
         }
 """
-    + _ERRORS
+    + ERRORS
     + """\
     }
 
@@ -229,13 +305,16 @@ http {
     server {
         listen {{ gateway | address }}:8443 ssl proxy_protocol;
         listen {{ gateway | address }}:8444 ssl;
+{% if page %}
+        listen {{ gateway | address }}:8445 ssl proxy_protocol;
+{% endif %}
         server_name ~.;
         ssl_reject_handshake on;
         location / {
             return 444;
         }
 """
-    + _ERRORS
+    + ERRORS
     + """\
     }
 
@@ -261,20 +340,9 @@ http {
             js_content gateway.nothing;
         }
 """
-    + _ERRORS
+    + ERRORS
+    + LISTS
     + """\
-{% for path in lists %}
-        location = /-{{ path | path }} {
-            internal;
-            proxy_pass_request_body off;
-            proxy_set_header Host localhost:{{ ollama_port | number }};
-            proxy_set_header Connection "";
-            proxy_set_header Content-Length "";
-            subrequest_output_buffer_size 1m;
-            proxy_method GET;
-            proxy_pass https://ollama{{ path | path }};
-        }
-{% endfor %}
 {% for route in routes %}
 
 {% if route.tail and route.body == "unlimited" %}
@@ -283,38 +351,28 @@ http {
             js_content gateway.nothing;
         }
 {% endif %}
-        location {% if not route.tail %}= {% endif %}{{ route.path | path }} {
-            set $args "";
-            limit_req zone=known burst={{ flood_burst | number }} nodelay;
-            limit_req zone=stranger burst=100 nodelay;
-            client_max_body_size {{ route.body_limit | number }};
-            js_access gateway.admit;
-{% if route.tail == "model" %}
-            js_content gateway.describe;
-{% elif route.list %}
-            js_content gateway.list;
-{% elif route.own %}
-            js_content gateway.own;
-{% else %}
-{% if route.body == "unlimited" %}
-            proxy_request_buffering off;
-{% elif route.body == "none" %}
-            proxy_pass_request_body off;
-            proxy_set_header Host localhost:{{ ollama_port | number }};
-            proxy_set_header Connection "";
-            proxy_set_header Content-Length "";
-{% else %}
-            proxy_set_body $fortress_body;
-{% endif %}
-{% if route.class == "inference" %}
-            js_body_filter gateway.watch buffer_type=buffer;
-{% endif %}
-            proxy_pass https://ollama{% if route.tail %}$fortress_upstream{% else %}{{ route.path | path }}{% endif %};
-{% endif %}
-        }
+"""
+    + ROUTE
+    + """\
 {% endfor %}
     }
 
+{% if page %}
+    # The page, by its name, and at the tunnel address on a port of its own.
+    server {
+        listen {{ gateway | address }}:8443 ssl proxy_protocol;
+        listen {{ gateway | address }}:8444 ssl;
+        server_name {{ page.domain | domain }};
+        include /config/current/browser.conf;
+    }
+
+    server {
+        listen {{ gateway | address }}:8445 ssl proxy_protocol;
+        server_name{% for address in tunnel_addresses %} {{ address | bracketed }}{% endfor %};
+        include /config/current/browser.conf;
+    }
+
+{% endif %}
     server {
         listen 127.0.0.1:8081;
         access_log off;
@@ -325,7 +383,7 @@ http {
             return 404;
         }
 """
-    + _ERRORS
+    + ERRORS
     + """\
     }
 }
@@ -424,10 +482,8 @@ def _parts(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def gateway(settings: StackSettings, plan: Plan) -> str:
-    """One location per open route, in path order; the upstream path is a constant, the query is dropped."""
-    own = settings.wireguard
-    assert own is not None, "settings without a wireguard section never get here"
+def location_rows(settings: StackSettings) -> list[dict[str, Any]]:
+    """The open routes as their locations need them."""
     ollama_version = catalogue.load().ollama_version(settings.engine.value)
     limits = {
         "none": SMALL_BODY,
@@ -435,26 +491,43 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
         "inference": settings.gateway.body_limit_mb * 1024 * 1024,
         "unlimited": 0,
     }
-    rows = [
+    return [
         {
             "path": row["path"],
             "tail": row.get("tail", ""),
             "class": row["class"],
             "list": row.get("list", False),
             "own": row.get("own", False),
+            "page": row.get("page", False),
             "body": row["body"],
             "body_limit": limits[row["body"]],
         }
         for row in routes(ollama_version, model_upload=settings.gateway.model_upload)
     ]
+
+
+def flood_burst(settings: StackSettings) -> int:
+    """Requests at once that are no flood yet: far above the policy's own limits."""
+    all_limits = [settings.limits_of(user) for user in settings.users]
+    return max(100, *(each.burst + each.reads_per_minute for each in all_limits))
+
+
+def gateway(settings: StackSettings, plan: Plan) -> str:
+    """One location per open route, in path order; the upstream path is a constant, the query is dropped."""
+    own = settings.wireguard
+    assert own is not None, "settings without a wireguard section never get here"
+    rows = location_rows(settings)
     all_limits = [settings.limits_of(user) for user in settings.users]
     per_minute = max(each.requests_per_minute + each.reads_per_minute for each in all_limits)
     return _GATEWAY.render(
         routes=rows,
+        access="admit",
+        page=_page(settings, plan),
+        login_port=LOGIN_PORT,
         cors=bool(settings.gateway.cors_origins),
         lists=[row["path"] for row in rows if row["list"]],
         flood_rate=max(50, per_minute * 2 // 60),
-        flood_burst=max(100, *(each.burst + each.reads_per_minute for each in all_limits)),
+        flood_burst=flood_burst(settings),
         methods=METHODS,
         made=MADE,
         domain=settings.domain,
@@ -471,6 +544,19 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
         stream_timeout=settings.gateway.longest_silence_s,
         turn_timeout=settings.gateway.queue_wait_s + 60,
     )
+
+
+def _page(settings: StackSettings, plan: Plan) -> dict[str, Any] | None:
+    own = settings.wireguard
+    if settings.browser is None or own is None:
+        return None
+    addresses = zip((own.server4, own.server6), settings.browser_hosts[1:], strict=True)
+    return {
+        "domain": settings.browser_domain,
+        "host": settings.browser_hosts[0],
+        "addresses": list(addresses),
+        "login": plan.edge.login if settings.login else None,
+    }
 
 
 def sidecar(settings: StackSettings, plan: Plan) -> str:

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
+from render import page
 from render.syntax import GENERATED
 from settings import StackSettings
 from settings.timezones import offsets
@@ -38,6 +39,15 @@ def principals(
         "body_limit": settings.gateway.body_limit_mb * 1024 * 1024,
         "context_length": settings.ollama.context_length,
         "clock": {"timezone": settings.timezone, "offsets": offsets(settings.timezone)},
+        "browser": None
+        if settings.browser is None
+        else {"provider": settings.login is not None, "files": list(page.paths())},
+        # Whom a sign-in proves; a service has none.
+        "emails": {
+            user.email: name
+            for name, user in sorted(settings.users.items())
+            if settings.login and user.email and not user.service
+        },
         "cors_origins": list(settings.gateway.cors_origins),
         "failed_auth_per_minute": settings.gateway.failed_auth_per_minute,
         "stream_timeout_s": settings.gateway.longest_silence_s,
@@ -53,6 +63,7 @@ def principals(
                 "models": list(user.models),
                 "keyless": user.keyless,
                 "service": user.service,
+                "devices": [device.name for device in user.devices],
                 "limits": _limits(settings, name),
             }
             for name, user in sorted(settings.users.items())

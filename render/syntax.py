@@ -53,17 +53,31 @@ def _number(value: Any) -> str:
     return str(value)
 
 
+def _ports(value: Any) -> str:
+    """One port, or a set of them as nftables writes it."""
+    numbers = [_number(each) for each in value]
+    if not numbers:
+        raise NotInItsPlace("a list of ports is empty")
+    return numbers[0] if len(numbers) == 1 else f"{{ {', '.join(numbers)} }}"
+
+
 FILTERS = {
     "address": _address,
     "network": _network,
     "bracketed": _bracketed,
     "number": _number,
+    "ports": _ports,
     "domain": _only(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a domain name"),
     "path": _only(r"/[A-Za-z0-9/._-]*", "a plain path"),
     "name": _only(r"[A-Za-z0-9._-]{1,64}", "a plain name"),
+    "mediatype": _only(r"[a-z]+/[a-z+]+", "a media type"),
     "methods": _only(r"[A-Z]+( [A-Z]+)*", "a list of methods"),
     "endpoint": _only(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}", "host:port"),
+    "host": _only(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", "a host with or without a port"),
     "wgkey": _only(r"[A-Za-z0-9+/]{43}=", "a WireGuard key"),
+    "clientid": _only(r"[A-Za-z0-9._:/@-]{1,255}", "a client id"),
+    "words": _only(r"[a-z:]+( [a-z:]+)*", "plain words"),
+    "url": _only(r"https://[A-Za-z0-9.:\[\]/_~-]+", "an https address without a query"),
     "hex": _only(r"[0-9a-f]{64}", "64 hex digits"),
 }
 

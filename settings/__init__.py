@@ -1,5 +1,6 @@
 """Stack config as types: every option with its default, its bounds and its refusals."""
 
+from settings.browser import BrowserSettings, Provider
 from settings.load import PROJECT, ConfigRefused, load
 from settings.network import Plan, Subnet
 from settings.stack import (
@@ -18,6 +19,7 @@ from settings.users import Device, Limits, User
 __all__ = [
     "PROJECT",
     "Access",
+    "BrowserSettings",
     "ConfigRefused",
     "Device",
     "Engine",
@@ -27,6 +29,7 @@ __all__ = [
     "Model",
     "OllamaSettings",
     "Plan",
+    "Provider",
     "SshSettings",
     "StackSettings",
     "Subnet",

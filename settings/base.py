@@ -65,10 +65,9 @@ Domain = Annotated[
     ),
 ]
 
-Email = Annotated[
-    str,
-    Matching(r"[a-z0-9.!#$%&*+/=?^_`{|}~-]{1,64}@[a-z0-9.-]{1,190}", "an e-mail address in lower case"),
-]
+EMAIL = r"[a-z0-9.!#$%&*+/=?^_`{|}~-]{1,64}@[a-z0-9.-]{1,190}"
+
+Email = Annotated[str, Matching(EMAIL, "an e-mail address in lower case")]
 
 Origin = Annotated[
     str,

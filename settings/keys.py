@@ -77,6 +77,11 @@ def wireguard_psk(seed: Seed, user: str, device: str, epoch: str) -> str:
     return base64.b64encode(derive(seed, "wireguard-psk", user, device, epoch)).decode()
 
 
+def cookie_secret(seed: Seed, epoch: str) -> str:
+    """The key of all browser sessions: 32 bytes as oauth2-proxy reads them from a text file, in URL-safe base64."""
+    return base64.urlsafe_b64encode(derive(seed, "cookie-secret", "", "login", epoch)).decode()
+
+
 def wireguard_public(private_key: str) -> str:
     """The public key of a private one, both in base64; equal to `wg pubkey`."""
     private = X25519PrivateKey.from_private_bytes(base64.b64decode(private_key, validate=True))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-NETWORKS = ("wan", "edge", "model", "heart", "watch", "telemetry", "pull")
+NETWORKS = ("wan", "edge", "model", "heart", "watch", "telemetry", "pull", "login")
 """In the order in which they take their /24 from the base; append only, or every deployment's networks move."""
 
 BASE_PREFIX = 20
@@ -35,10 +35,14 @@ class Subnet:
     def ollama(self) -> IPv4Address:
         return self._host(5)
 
+    @property
+    def login(self) -> IPv4Address:
+        return self._host(6)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """wan: VpnNode. edge: VpnNode, Gateway. model: Gateway, sidecar. heart: sidecar, Ollama."""
+    """wan: VpnNode. edge: VpnNode, Gateway, Login. model: Gateway, sidecar. heart: sidecar, Ollama. login: Login."""
 
     base: IPv4Network
 
@@ -66,3 +70,7 @@ class Plan:
     @property
     def pull(self) -> Subnet:
         return self.subnet("pull")
+
+    @property
+    def login(self) -> Subnet:
+        return self.subnet("login")

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from settings.addresses import device_address, refuse_collisions
 from settings.base import MODEL_NAME, Domain, Epoch, Name, Origin, Settings, StackName, or_also, or_each
+from settings.browser import PRIVATE_TOP_LEVELS, BrowserSettings, Provider
 from settings.network import BASE_PREFIX, Plan
 from settings.timezones import Timezone
 from settings.users import Limits, User
@@ -256,6 +257,9 @@ class StackSettings(Settings):
     gateway: GatewaySettings = GatewaySettings()
     ollama: OllamaSettings = OllamaSettings()
     wireguard: WireguardSettings | None = None
+    browser: BrowserSettings | None = Field(
+        default=None, description="A page to chat in a browser: `{}` for keyless users, a provider for the others."
+    )
     network: NetworkSettings = NetworkSettings()
     host: HostSettings = HostSettings()
     pki: PkiSettings = PkiSettings()
@@ -318,6 +322,74 @@ class StackSettings(Settings):
         if self.wireguard is not None:
             refuse_collisions(self.device_addresses(), self.wireguard.subnet4)
         return self
+
+    @model_validator(mode="after")
+    def _somebody_can_open_the_page(self) -> Self:
+        if self.browser is None:
+            return self
+        name, relay = self.browser_domain, self.wireguard
+        if name == self.domain:
+            raise ValueError(
+                f"browser.domain is {name}, the API's own name, where no cookie may count; write another, like "
+                f"chat.{name}"
+            )
+        if len(name) > 253:
+            raise ValueError(
+                f"chat.{self.domain} is longer than the 253 characters of a name; write a shorter browser.domain"
+            )
+        if relay is not None and self.browser.port == relay.relay_port:
+            raise ValueError(
+                f"browser.port is {self.browser.port}, which is the API's port at the tunnel address "
+                "(wireguard.relay_port); write another, like 8443"
+            )
+        if self.browser.provider is Provider.GOOGLE and name.rpartition(".")[2] in PRIVATE_TOP_LEVELS:
+            raise ValueError(
+                f"browser.provider is google, which sends nobody back to {name}: its redirect addresses need a public "
+                "top-level domain, and are no bare addresses. Write browser.domain as a name below a domain that you "
+                "own; its record may point to the tunnel address"
+            )
+        if not self.browser_users:
+            advice = (
+                "Give an `email` to a user who is no service"
+                if self.browser.provider
+                else "Write `keyless: true` at a user, or a provider for users with an `email`"
+            )
+            raise ValueError(f"there is a browser section, but nobody who could get in. {advice}")
+        return self
+
+    @property
+    def login(self) -> Provider | None:
+        """Who signs people in at the page, if anybody does."""
+        return self.browser.provider if self.browser is not None else None
+
+    @property
+    def browser_domain(self) -> str:
+        own = self.browser.domain if self.browser is not None else None
+        return own or f"chat.{self.domain}"
+
+    @property
+    def browser_hosts(self) -> tuple[str, ...]:
+        """The page's name and its tunnel addresses, with their ports as a browser writes them after https://."""
+        own = self.wireguard
+        if self.browser is None or own is None:
+            return ()
+        places = [
+            (self.browser_domain, own.relay_port),
+            (str(own.server4), self.browser.port),
+            (f"[{own.server6}]", self.browser.port),
+        ]
+        return tuple(host if port == 443 else f"{host}:{port}" for host, port in places)
+
+    @property
+    def browser_users(self) -> tuple[str, ...]:
+        """Who may open the page: by the tunnel address, or by an e-mail address that a provider vouches for."""
+        if self.browser is None:
+            return ()
+        return tuple(
+            name
+            for name, user in sorted(self.users.items())
+            if not user.service and (user.keyless or (self.browser.provider is not None and user.email is not None))
+        )
 
     def device_addresses(self) -> dict[tuple[str, str], tuple[IPv4Address, IPv6Address]]:
         """(user, device) -> its tunnel addresses: hashed, or the IPv4 address that the config gives."""

@@ -27,6 +27,7 @@ from settings.network import BASE_PREFIX
 
 UP_TIMEOUT_S = 900
 DOMAIN = "ollama.fortress.internal"
+PAGE = f"chat.{DOMAIN}"
 USERS: dict[str, Any] = {
     "ada": {
         "role": "admin",
@@ -238,7 +239,7 @@ class Client:
             *("--label", "fortress.component=client", "--cap-drop", "ALL", "--cap-add", "NET_ADMIN"),
             *("--device", "/dev/net/tun", "--tmpfs", "/tmp:exec", "--tmpfs", "/run", "--tmpfs", "/root"),
             *("--sysctl", "net.ipv6.conf.all.disable_ipv6=0", "--init"),
-            *("--add-host", "ollama.fortress.internal:10.66.0.1"),
+            *("--add-host", f"{DOMAIN}:10.66.0.1", "--add-host", f"{PAGE}:10.66.0.1"),
             *("--entrypoint", "/bin/sh", reference("client", deployment.engine), "-c", script),
         ).strip()
         writer = (

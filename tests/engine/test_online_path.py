@@ -173,6 +173,12 @@ def test_a_protected_stack_takes_no_digest_on_trust(hub: Registry, checkout: Pat
     [
         ("gateway", "FLOOR", "99.0", r"nginx 1\.\d+\.\d+ is below its security floor 99\.0: raise packages_of in"),
         ("ollama", "FLOOR", "99.0.0", r"Ollama 0\.\d+\.\d+ is below its security floor 99\.0\.0: raise its version"),
+        (
+            "login",
+            "FLOOR",
+            "99.0.0",
+            r"oauth2-proxy 7\.\d+\.\d+ is below its security floor 99\.0\.0: raise its version",
+        ),
         ("ollama", "VERSION", "0.1.0", r"Ollama is 0\.\d+\.\d+, but images/catalogue.yaml says 0\.1\.0: write"),
     ],
 )

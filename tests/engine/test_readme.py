@@ -27,7 +27,7 @@ ELSEWHERE = {
     "bin/fortress unblock bob": "tests/engine/test_blocking.py runs it",
     **{
         f"make {tier}": "a part of `make test`"
-        for tier in ("test-unit", "test-program", "test-engine", "test-live", "lint")
+        for tier in ("test-unit", "test-program", "test-engine", "test-live", "test-browser", "lint")
     },
 }
 """Commands of the README that other tests run."""

@@ -1,5 +1,6 @@
 """The whole program under Pulumi's mocks, as a preview and as an update."""
 
+import hashlib
 import json
 import runpy
 import subprocess
@@ -18,7 +19,8 @@ import images
 from components.fortress import Fortress, FortressArgs
 from fortress import paths
 from settings import PROJECT, load
-from settings.keys import Seed, api_key, key_hash, wireguard_private, wireguard_psk, wireguard_public
+from settings.keys import Seed, api_key, cookie_secret, key_hash, wireguard_private, wireguard_psk, wireguard_public
+from tests.unit.gateway.harness import Authority
 
 SEED = bytes(range(32)).hex()
 KEY = "-----BEGIN EC PRIVATE KEY-----mocked-----END EC PRIVATE KEY-----"
@@ -28,6 +30,10 @@ CONFIG = {
     "wireguard": {"endpoint": "vpn.example.com:51820"},
     "models": [{"name": "tiny", "source": "builtin"}, {"name": "llama3.2:3b"}],
     "protect": False,
+}
+LOGIN: dict[str, Any] = CONFIG | {
+    "users": {**CONFIG["users"], "bob": {"email": "bob@example.com"}},
+    "browser": {"provider": "github", "client_id": "Iv1.abc", "client_secret": "0ur-s3cret-at-github"},
 }
 STACK_FILES = sorted((paths.CHECKOUT / "examples").glob("Pulumi.*.yaml"))
 
@@ -117,9 +123,10 @@ def test_preview_and_update_register_the_same_resources():
     }
 
 
-def test_every_container_is_hardened(preview: bool):
-    containers = build(CONFIG, preview=preview).of("docker:index/container:Container")
-    assert len(containers) == 4
+@pytest.mark.parametrize(("config", "count"), [(CONFIG, 4), (LOGIN, 5)], ids=["plain", "login"])
+def test_every_container_is_hardened(config: dict[str, Any], count: int, preview: bool):
+    containers = build(config, preview=preview).of("docker:index/container:Container")
+    assert len(containers) == count
     for container in containers:
         given = container.object
         capable = list(given["capabilities"]["adds"]) if "adds" in given["capabilities"] else []
@@ -139,24 +146,87 @@ def test_every_container_is_hardened(preview: bool):
         assert labels["fortress.component"]
 
 
+def test_the_page_and_its_login_are_there_only_where_the_config_says_so():
+    def names(config: dict[str, Any]) -> set[str]:
+        return {request.name for request in build(config, preview=False).requests}
+
+    plain = names(CONFIG)
+    assert not [name for name in plain if "login" in name]
+    assert names(CONFIG | {"browser": {}}) == plain
+    more = names(LOGIN) - plain
+    assert {"fortress-networks-login", "fortress-login", "fortress-login-files", "fortress-login-container"} <= more
+    assert all("login" in name for name in more)
+    networks = {each.name: each.object for each in build(LOGIN, preview=False).of("docker:index/network:Network")}
+    assert [name for name, given in networks.items() if not given["internal"]] == [
+        "fortress-networks-wan",
+        "fortress-networks-login",
+    ]
+
+
+def test_a_page_touches_the_vpn_node_and_the_gateway_by_their_files_alone():
+    def kept(config: dict[str, Any]) -> dict[str, str]:
+        touched = ("fortress-gateway-files", "fortress-vpn-node-files", "fortress-pki-server-request")
+        return {
+            request.name: str(request.object)
+            for request in build(config, preview=False).requests
+            if request.name not in touched
+        }
+
+    assert kept(CONFIG | {"browser": {}}) == kept(CONFIG)
+
+
+def test_the_servers_certificate_names_the_page_too():
+    [plain] = [r for r in build(CONFIG, preview=False).requests if r.name == "fortress-pki-server-request"]
+    assert list(plain.object["dnsNames"]) == ["ollama.fortress.internal"]
+    [both] = [r for r in build(LOGIN, preview=False).requests if r.name == "fortress-pki-server-request"]
+    assert list(both.object["dnsNames"]) == ["ollama.fortress.internal", "chat.ollama.fortress.internal"]
+
+
+@pytest.mark.parametrize(
+    ("named", "refused"),
+    [("chat.ollama.fortress.internal", False), ("*.ollama.fortress.internal", False), ("*.fortress.internal", True)],
+)
+def test_a_certificate_of_ones_own_must_name_the_page(named: str, refused: bool, tmp_path: Path):
+    pem, key = Authority("own").leaf("ollama.fortress.internal", named)
+    files = {"certificate_file": tmp_path / "chain.pem", "key_file": tmp_path / "key.pem"}
+    for path, text in zip(files.values(), (pem, key), strict=True):
+        path.write_text(text)
+    config = CONFIG | {"gateway": {name: str(path) for name, path in files.items()}}
+    assert build(config, preview=True).requests
+    if refused:
+        with pytest.raises(pulumi.RunError, match="but the page is at chat"):
+            build(config | {"browser": {}}, preview=True)
+    else:
+        assert build(config | {"browser": {}}, preview=True).requests
+
+
 def test_no_resource_is_asked_for_whose_id_is_its_secret():
     """Ids are never encrypted; the official RandomBytes, RandomId and RandomString write what they made there."""
     random = [each.type for each in build(CONFIG, preview=False).requests if each.type.startswith("random:")]
     assert set(random) == {"random:index/randomPassword:RandomPassword"}
 
 
-def test_no_secret_travels_in_plain_text():
-    built = build(CONFIG, preview=False)
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [(CONFIG, []), (LOGIN, [LOGIN["browser"]["client_secret"], cookie_secret(Seed.from_hex(SEED), "1")])],
+    ids=["plain", "login"],
+)
+def test_no_secret_travels_in_plain_text(config: dict[str, Any], more: list[str]):
+    built = build(config, preview=False)
     seed = Seed.from_hex(SEED)
     secrets = [KEY, api_key(seed, "bob", "1"), wireguard_private(seed, "alice", "laptop", "1")]
     secrets.append(wireguard_psk(seed, "bob", "default", "1"))
-    seen_under_cover = 0
+    secrets += more
+    # Somebody else chose it: a hash of it could be guessed back.
+    hashed = [hashlib.sha256(secret.encode()).hexdigest()[:16] for secret in more[:1]]
+    seen_under_cover: set[str] = set()
     for request in built.requests:
         plain, hidden = _split(request.object)
         for secret in secrets:
             assert secret not in plain, f"{request.name} carries a secret in plain text"
-            seen_under_cover += secret in hidden
-    assert seen_under_cover > 0, "no secret was found at all, so nothing is shown"
+            seen_under_cover |= {secret} if secret in hidden else set()
+        assert not [text for text in hashed if text in plain]
+    assert seen_under_cover >= {KEY, *more}, "not even under cover, so nothing is shown"
 
 
 def _split(struct: Any) -> tuple[str, str]:

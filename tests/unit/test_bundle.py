@@ -75,6 +75,32 @@ def test_the_page_gives_no_ollama_command_to_who_needs_a_key():
     assert "ollama run" not in files(user="bob", devices=(device("default"),))["README.md"]
 
 
+PROVIDER = {"provider": "github", "client_id": "x", "client_secret": "x"}
+MAIL = {"alice": {"keyless": True, "devices": ["laptop", "phone"]}, "bob": {"email": "bob@example.com"}, "dave": {}}
+
+
+def test_the_page_in_the_browser_is_named_to_who_may_open_it_and_how():
+    of = settings(users=MAIL, browser={**PROVIDER, "domain": "talk.example.com"})
+    alice, bob, dave = (files(of, user)["README.md"] for user in ("alice", "bob", "dave"))
+    for text in (alice, bob):
+        assert "https://talk.example.com, or https://10.66.0.1:8443 where" in text
+        assert "echo '10.66.0.1 ollama.fortress.internal talk.example.com'" in text
+    assert "there is nothing to type" in alice
+    assert "Sign in at GitHub as bob@example.com." in bob
+    assert "talk.example.com" not in dave
+    keyless_only = settings(users=MAIL, browser={})
+    assert "chat.ollama.fortress.internal" in files(keyless_only)["README.md"]
+    assert "chat.ollama.fortress.internal" not in files(keyless_only, "bob")["README.md"]
+
+
+@pytest.mark.parametrize("value", ["x@y\n# evil", "x@y `evil`", "", "<x@y>"])
+def test_no_address_leaves_its_place_in_a_bundle(value: str):
+    of = settings(users=MAIL, browser=PROVIDER)
+    strange = of.users["bob"].model_copy(update={"email": value})
+    with pytest.raises(ValueError, match="is not an e-mail address"):
+        files(of.model_copy(update={"users": {**of.users, "bob": strange}}), "bob")
+
+
 def test_another_port_is_in_every_address():
     of = settings(wireguard={"endpoint": "vpn.example.com:51820", "relay_port": 8443})
     made = files(of)

@@ -119,7 +119,9 @@ def test_a_first_stack_file_names_a_rootless_engine(
     stack_file.make(file, engine="registry-only", docker_socket=expected)
     config = yaml.safe_load(file.read_text())["config"]
     assert (f"{PROJECT}:host" in config) == (expected != DOCKER_SOCKET)
-    assert load("dev", config).host.docker_socket == expected
+    first = load("dev", config)
+    assert first.host.docker_socket == expected
+    assert (first.browser_users, first.login) == ((stack_file.user_name(),), None), "the page is for who ran `make up`"
 
 
 def test_an_engine_that_is_neither_here_nor_behind_ssh_is_refused(fake_docker: Path):

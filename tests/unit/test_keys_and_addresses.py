@@ -14,6 +14,7 @@ from settings.keys import (
     SERVER,
     Seed,
     api_key,
+    cookie_secret,
     derive,
     key_hash,
     wireguard_private,
@@ -37,6 +38,12 @@ def test_the_derivations_are_frozen():
     assert private == "sMacC3PLvAkSfjo0u4jjW05IwQBx1lbHLDWk51Qq0Vk="
     assert wireguard_public(private) == "2lPbPSl3l2E4Li0JAJNgdbk3lIhaRlgCSi2RKlIVSkA="
     assert wireguard_psk(SEED, "alice", "laptop", "1") == "iN4xaOPQvTfkGRc0rByn/ljUzABJZwlK8i0bxDuyLFk="
+
+
+def test_the_key_of_the_browser_sessions_has_32_bytes_and_an_epoch_renews_it():
+    keys = [cookie_secret(SEED, epoch) for epoch in ("1", "2")]
+    assert [len(base64.urlsafe_b64decode(key)) for key in keys] == [32, 32]
+    assert keys[0] != keys[1]
 
 
 def test_the_servers_key_is_frozen():

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 import images
 from images import catalogue, reference
-from render import nginx
+from render import browser, nginx, page
 from render.principals import policy_files, principals
 from render.syntax import NotInItsPlace
 from settings import StackSettings
@@ -37,10 +37,15 @@ def stack(**more: Any) -> StackSettings:
 
 UPLOAD = {"gateway": {"model_upload": True}}
 CORS = {"gateway": {"cors_origins": ["https://chat.example.com"]}}
+PAGE: dict[str, Any] = {
+    "browser": {"provider": "github", "client_id": "x", "client_secret": "x"},
+    "users": {"alice": {"role": "admin", "keyless": True}, "bob": {"email": "bob@example.com"}},
+}
 VARIANTS = {
     "gateway.conf": lambda: nginx.gateway(stack(), stack().plan),
     "gateway-upload.conf": lambda: nginx.gateway(stack(**UPLOAD), stack().plan),
     "gateway-cors.conf": lambda: nginx.gateway(stack(**CORS), stack().plan),
+    "gateway-page.conf": lambda: nginx.gateway(stack(**PAGE), stack().plan),
     "sidecar.conf": lambda: nginx.sidecar(stack(), stack().plan),
 }
 
@@ -50,13 +55,24 @@ def test_golden_files_are_the_reviewed_ones(name: str, golden: Golden):
     golden.check(f"nginx/{name}", VARIANTS[name]())
 
 
+@pytest.mark.parametrize("name", ["page", "page-keyless"])
+def test_the_golden_file_of_the_page_is_the_reviewed_one(name: str, golden: Golden, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(page, "paths", lambda: {"/": "index.html", "/chat.js": "chat.js"})
+    golden.check(f"nginx/{name}.conf", browser.server(stack(**(PAGE if name == "page" else {"browser": {}}))))
+
+
 @pytest.mark.parametrize(
     ("conf", "domain"),
-    [*((name, None) for name in VARIANTS), ("gateway.conf", ".".join(["a" * 60] * 4) + ".example")],
+    [
+        *((name, None) for name in VARIANTS),
+        ("gateway.conf", ".".join(["a" * 60] * 4) + ".example"),
+        ("gateway-page.conf", ".".join(["a" * 60] * 4) + ".ex"),
+    ],
 )
 def test_nginx_itself_accepts_the_files(conf: str, domain: str | None, tmp_path: Path):
     config = stack(
-        **({"domain": domain} if domain else {}), **(UPLOAD if "upload" in conf else CORS if "cors" in conf else {})
+        **({"domain": domain} if domain else {}),
+        **(UPLOAD if "upload" in conf else CORS if "cors" in conf else PAGE if "page" in conf else {}),
     )
     authority = Authority("golden")
     pem, key = authority.leaf("x.example")
@@ -67,6 +83,8 @@ def test_nginx_itself_accepts_the_files(conf: str, domain: str | None, tmp_path:
         **{name: key for name in ("tls/server.key", "hop/client.key")},
         **{name: authority.pem for name in ("hop/ca.pem", "client-ca.pem")},
     }
+    if config.browser is not None:
+        files |= {"browser.conf": browser.server(config)}
     for path, text in files.items():
         target = tmp_path / "config" / "current" / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,7 @@ CASES: dict[str, tuple[StackSettings, list[Peer]]] = {
     "nobody": (settings(), []),
     "two-users": (settings(), [ALICE, BOB]),
     "rotating": (settings(), [ALICE, ALICE_BEFORE, BOB]),
+    "page": (settings(users={"alice": {"keyless": True}}, browser={"port": 9443}), [ALICE]),
     "moved": (
         settings(
             "other",

@@ -12,10 +12,11 @@ import queue from 'queue.js';
 import rates from 'rates.js';
 import reach from 'reach.js';
 import routing from 'routing.js';
+import session from 'session.js';
 import usage from 'usage.js';
 
 const POLICY = Object.assign({}, blocked, bodies, bounds, budget, cors, identity, models, queue, rates,
-    routing, usage, { judge, measured, outlined, planned });
+    routing, session, usage, { judge, measured, outlined, planned });
 const MARK = 'mark-that-no-test-writes:';
 const PACE = /^\d+ \d+( \d+)?$/;
 const HERE = ['tiny:latest', 'llama3.2:3b', 'other:1b'];

@@ -32,12 +32,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from images import reference
-from render import nginx
+from render import browser, nginx, page
 from render.principals import policy_files, principals
 from settings import StackSettings
 
 HERE = Path(__file__).parent
 DOMAIN = "ollama.fortress.internal"
+PAGE = f"chat.{DOMAIN}"
 TUNNEL4, TUNNEL6 = "10.66.0.1", "fd66:66:66:66::1"
 BODY_LIMIT_MB = 8
 WIDE = {"requests_per_minute": 6000, "burst": 6000, "concurrent": 50, "reads_per_minute": 60000}
@@ -55,7 +56,10 @@ USERS: dict[str, Any] = {
     "narrow": {"limits": {**WIDE, "concurrent": 2}},
 }
 PREVIOUS = {user: hashlib.sha256(f"previous key of {user}".encode()).hexdigest() for user in USERS}
-KEYS = {user: hashlib.sha256(f"test key of {user}".encode()).hexdigest() for user in USERS}
+KEYS = {
+    user: hashlib.sha256(f"test key of {user}".encode()).hexdigest()
+    for user in (*USERS, "dave", "robot")  # the last two are users of some tests only
+}
 
 
 class Authority:
@@ -166,19 +170,27 @@ class Bench:
         self.containers: dict[str, Any] = {}
         self.network: Any = None
         self.cidr: IPv4Network
+        self.login_host = 1
+        """Number of the login service's address: a test's own on this machine, or 6, a container's."""
 
     def host(self, number: int) -> str:
         return str(self.cidr.network_address + number)
 
     @property
     def plan(self) -> Any:
-        part = SimpleNamespace(vpn_node=self.host(1), gateway=self.host(3), sidecar=self.host(4), ollama=self.host(5))
+        part = SimpleNamespace(
+            vpn_node=self.host(1),
+            gateway=self.host(3),
+            sidecar=self.host(4),
+            ollama=self.host(5),
+            login=self.host(self.login_host),
+        )
         return SimpleNamespace(edge=part, model=part, heart=part)
 
     def start(self) -> None:
         self._network()
         self.client_pair = self.hop.leaf("gateway", client=True)
-        self.server_pair = self.ca.leaf(DOMAIN, TUNNEL4, TUNNEL6)
+        self.server_pair = self.ca.leaf(DOMAIN, PAGE, TUNNEL4, TUNNEL6)
         sidecar = self.hop.leaf("ollama-sidecar")
         self._run("ollama", 5, self._fake())
         self._run(
@@ -212,8 +224,11 @@ class Bench:
         raise AssertionError("no free subnet in 172.29.128.0/17")
 
     def gateway_files(self, config: StackSettings) -> dict[str, str]:
+        shown = {"browser.conf": browser.server(config)} if config.browser else {}
+        shown |= {f"page/{name}": text for name, text in page.files().items() if config.browser}
         return {
             **policy_files(),
+            **shown,
             "nginx.conf": nginx.gateway(config, self.plan),
             "principals.js": known(config),
             "tls/server.pem": self.server_pair[0],
@@ -382,7 +397,7 @@ http {{
         context: ssl.SSLContext | None = None,
     ) -> ssl.SSLSocket:
         context = context or self.context()
-        context.check_hostname = sni == DOMAIN
+        context.check_hostname = sni in (DOMAIN, PAGE)
         return context.wrap_socket(self.plain(address, port), server_hostname=sni)
 
     def context(self) -> ssl.SSLContext:

@@ -346,6 +346,7 @@ def test_me_tells_a_caller_who_it_is_and_what_is_left(fresh: Bench):
     keyless = fresh.ask("GET", "/fortress/me", address="10.66.3.4").json
     assert (keyless["user"], keyless["proof"], keyless["device"]) == ("alice", "address", "laptop")
     assert keyless["budgets"] == {}
+    assert (shown["devices"], keyless["devices"]) == (["default"], ["laptop"])
 
 
 def test_usage_of_all_is_for_admins(fresh: Bench):

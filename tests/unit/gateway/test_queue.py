@@ -185,6 +185,18 @@ def test_waiting_ends_with_429_in_the_callers_shape(path: str, said: Any, narrow
     assert order(bench) == ["bob"]
 
 
+def test_whoever_waits_can_see_it(narrow: Callable[..., Bench]):
+    bench = narrow()
+    connections = [begin(bench, "alice", LONG), begin(bench, "bob"), begin(bench, "bob")]
+    seen = {user: bench.ask("GET", "/fortress/me", key=KEYS[user]).json for user in ("alice", "bob")}
+    assert {user: (me["waiting"], me["queue_wait_s"]) for user, me in seen.items()} == {
+        "alice": (0, 30),
+        "bob": (2, 30),
+    }
+    for connection in connections:
+        connection.close()
+
+
 def test_where_waiting_is_off_a_taken_slot_refuses_at_once(narrow: Callable[..., Bench]):
     bench = narrow(queue_wait_s=0)
     with begin(bench, "bob", "100 50"):

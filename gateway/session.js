@@ -1,0 +1,106 @@
+// Who asks from a browser, by a session that the login service vouches for; and what a browser's page is told. Touches no nginx object: every function here is plain and runs under any JavaScript engine.
+
+import errors from 'errors.js';
+import identity from 'identity.js';
+import routing from 'routing.js';
+
+const NAME = '__Host-fortress';
+const SESSION = /^__Host-fortress(_\d+)?$/; // a long one comes in numbered parts
+const START = '/oauth2/start?rd=%2F';
+
+// Words for people: [heading, what to do, where a link leads and what it says].
+const HTML = {
+    401: ['Who are you?', 'This page opens for a device in the tunnel whose user needs no key. Ask whoever runs this '
+        + 'server for one, or use your API key with any other program.'],
+    403: ['You may not come in', 'Your sign-in worked, but nobody here has this e-mail address. Ask whoever runs this '
+        + 'server, or sign in as somebody else.', '/oauth2/sign_out?rd=%2F', 'Sign out'],
+    429: ['Slow down', 'Too many tries from your address. Wait a minute, then load this page again.', '/', 'Try again'],
+};
+const FAILED = ['The sign-in did not work', 'It was broken off, took too long, or was begun in another window. Nothing is '
+    + 'lost: begin it again.', '/', 'Sign in'];
+const AWAY = ['Not right now', 'The login service does not answer. Try again soon.', '/', 'Try again'];
+
+/** Of a Cookie header, the login service's own cookies: nothing else goes there. */
+function cookies(header) {
+    return (header || '').split(';').map(part => part.trim()).filter(part => {
+        const name = part.split('=')[0];
+        return name === NAME || name.indexOf(NAME + '_') === 0;
+    }).join('; ');
+}
+
+/** Is there anything to ask the login service about? A key that came and is wrong never falls back to a cookie. */
+function asks(known, header, authorization) {
+    return !!known.browser && known.browser.provider && authorization === undefined
+        && cookies(header).split('; ').some(part => SESSION.test(part.split('=')[0]));
+}
+
+/** The row of a path on the page's own name: the page's files, and the routes that it calls. */
+function pageRouteOf(rows, known, path, raw) {
+    const files = known.browser ? known.browser.files : [];
+    if (files.some(each => each === path) && raw.split('?')[0] === path)
+        return { path: path, methods: ['GET', 'HEAD'], class: 'read', role: 'user', api: 'native', body: 'none', file: true };
+    return routing.routeOf(rows.filter(row => row.page), path, raw);
+}
+
+/**
+ * Who the login service says that asks. Only its one way of saying yes counts: 202, with an address that the config has.
+ *   email   as it says it; row   of the tunnel address, which only names the device
+ * Returns: {user, proof, ticket, device}, null without a session, or a Refusal.
+ */
+function caller(known, status, email, row) {
+    if (status === 401) return null;
+    if (status !== 202) return away();
+    const name = (email || '').toLowerCase();
+    if (!Object.prototype.hasOwnProperty.call(known.emails, name)) return stranger();
+    const user = known.emails[name];
+    return { user: user, proof: 'session', ticket: 's:' + user + '|' + name, device: row && row.user === user ? row.device : '' };
+}
+
+function stranger() {
+    return errors.refuse(403, 'not-in-the-list', 'you are signed in, but nobody here has this e-mail address');
+}
+
+function away() {
+    return errors.refuse(503, 'login-away', 'the login service does not answer; try again soon', { 'Retry-After': '2' });
+}
+
+/** A program has no business on the page, however it proves itself. */
+function service(known, caller) {
+    return caller && known.users[caller.user].service
+        ? errors.refuse(403, 'service', 'a service user has an API key, and no page') : null;
+}
+
+/** A step of the login itself, before anybody can be known: may it be made? Returns: Refusal, or null. */
+function step(path, method, fetchSite) {
+    if (method !== 'GET') return errors.refuse(405, 'wrong-method', 'allowed here: GET', { Allow: 'GET' });
+    // Whoever is signed out by another site's page is at least annoyed. The callback always comes from another site.
+    if (path === '/oauth2/sign_out' && fetchSite && fetchSite !== 'same-origin' && fetchSite !== 'none')
+        return errors.refuse(403, 'cross-site', 'a page of another site cannot sign you out');
+    return null;
+}
+
+/** What a refusal of the login service means; null for all other paths. */
+function failed(path, status) {
+    if (path.indexOf('/oauth2/') !== 0 || (status < 500 && status !== 403 && status !== 401)) return null;
+    if (status === 502 || status === 503 || status === 504) return away();
+    return errors.refuse(status === 401 ? 403 : status, 'login-failed', 'the sign-in did not work; begin it again');
+}
+
+/**
+ * How a refusal is shown where a person looks at it: the page itself and the steps of a login; null for programs.
+ * Returns: {status, headers, body}, where the body of a 302 is where it leads; whoever is unknown is sent to the provider, if there is one.
+ */
+function shown(path, refusal, provider) {
+    if (path !== '/' && path.indexOf('/oauth2/') !== 0) return null;
+    if (path === '/' && refusal.status === 401 && provider) return { status: 302, headers: {}, body: START };
+    const known = refusal.reason === 'login-failed' ? FAILED : refusal.reason === 'login-away' ? AWAY
+        : refusal.reason === 'not-in-the-list' ? HTML[403] : refusal.status === 403 ? null : HTML[refusal.status];
+    const [title, says, href, link] = known || ['This did not work', refusal.says + '.'];
+    const body = '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        + '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        + '<title>' + title + '</title>\n<h1>' + title + '</h1>\n<p>' + says + '</p>\n'
+        + (href ? '<p><a href="' + href + '">' + link + '</a></p>\n' : '') + '</html>\n';
+    return { status: refusal.status, headers: Object.assign({ 'Content-Type': 'text/html' }, refusal.headers), body: body };
+}
+
+export default { asks, caller, cookies, failed, pageRouteOf, service, shown, step };
