@@ -17,7 +17,16 @@ from fortress import docker_engine
 from tests.deployment import Deployment, deployed
 
 USER = "bench"
-WIDE = {"requests_per_minute": 100_000, "burst": 100_000, "concurrent": 100, "reads_per_minute": 100_000}
+WIDE = {
+    "requests_per_minute": 100_000,
+    "burst": 100_000,
+    "concurrent": 1000,
+    "reads_per_minute": 100_000,
+    "tokens_per_day": 10**12,
+    "tokens_per_month": 10**12,
+}
+"""Every limit is counted and none is met."""
+GATEWAY = {"slots": 1024, "failed_auth_per_minute": 100_000}
 
 
 def steps(deployment: Deployment) -> dict[str, Callable[[], list[Result]]]:
@@ -28,6 +37,13 @@ def steps(deployment: Deployment) -> dict[str, Callable[[], list[Result]]]:
         "pairs": lambda: first_chunk.measure(deployment, USER),
         "memory again": lambda: memory.measure(deployment, "idle after all that", None),
     }
+
+
+def measurable(deployment: Deployment) -> Deployment:
+    """With a user whose every request passes the whole policy."""
+    deployment.config["users"][USER] = {"service": True, "models": ["tiny"], "limits": WIDE}
+    deployment.config["gateway"] = GATEWAY
+    return deployment
 
 
 def load(what: str) -> Result:
@@ -43,8 +59,7 @@ def main() -> int:
     docker_engine.ensure(console)
     measured: list[Result] = []
     console.print("deploying a fortress of its own")
-    deployment = Deployment.fresh("bench")
-    deployment.config["users"][USER] = {"service": True, "limits": WIDE}
+    deployment = measurable(Deployment.fresh("bench"))
     with deployed(deployment):
         for what, measure in steps(deployment).items():
             console.print(f"measuring: {what}")
