@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from bench import changes, first_chunk, memory, results
+from bench import changes, chunks, first_chunk, held, memory, proof, rate, results, vision
 from bench.results import Result
 from fortress import docker_engine
 from tests.deployment import Deployment, deployed
@@ -35,6 +35,11 @@ def steps(deployment: Deployment) -> dict[str, Callable[[], list[Result]]]:
         "memory": lambda: memory.measure(deployment, "idle after up", memory.LIMIT_MB),
         "changes": lambda: changes.measure(deployment),
         "pairs": lambda: first_chunk.measure(deployment, USER),
+        "requests a second": lambda: rate.measure(deployment, USER),
+        "chunks of many streams": lambda: chunks.measure(deployment, USER),
+        "a picture beside streams": lambda: vision.measure(deployment, USER),
+        "proof of who asks": lambda: proof.measure(deployment, USER),
+        "streams held": lambda: held.measure(deployment, USER),
         "memory again": lambda: memory.measure(deployment, "idle after all that", None),
     }
 
