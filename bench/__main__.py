@@ -55,22 +55,27 @@ def load(what: str) -> Result:
     return Result(f"load average before: {what}", os.getloadavg()[0], f"on {os.cpu_count()} cores")
 
 
-def main() -> int:
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120  # a log has no width of its own
+def console() -> Console:
+    made = Console()
+    if not made.is_terminal:
+        made.width = 120  # a log has no width of its own
     # Ended from outside, it cleans up too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    docker_engine.ensure(console)
+    return made
+
+
+def main() -> int:
+    own = console()
+    docker_engine.ensure(own)
     measured: list[Result] = []
-    console.print("deploying a fortress of its own")
+    own.print("deploying a fortress of its own")
     deployment = measurable(Deployment.fresh("bench"))
     with deployed(deployment):
         for what, measure in steps(deployment).items():
-            console.print(f"measuring: {what}")
+            own.print(f"measuring: {what}")
             measured += [load(what), *measure()]
     results.write(measured)
-    console.print(results.table(measured))
+    own.print(results.table(measured))
     return results.exit_code(measured)
 
 

@@ -24,10 +24,9 @@ ROUNDS = 3
 P99_MS = 1.0
 
 
-def paced(chunks: int, pause_ms: int, **more: Any) -> dict[str, Any]:
+def paced(chunks: int, pause_ms: int) -> dict[str, Any]:
     """A body whose answer comes at that pace; its size is that of a short conversation."""
-    said = f"{chunks} {pause_ms} " + "word " * 100
-    return {"model": "tiny", "messages": [{"role": "user", "content": said}], "stream": True, **more}
+    return scene.conversation(f"{chunks} {pause_ms} " + "word " * 100, stream=True)
 
 
 def measure(deployment: Deployment, user: str) -> list[Result]:

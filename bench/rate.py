@@ -19,15 +19,6 @@ LINES = 16
 REQUESTS = 250
 """On each connection and in each round; few enough that no connection is renewed, and no user's burst is spent."""
 AT_LEAST = 0.6
-BODY = 1024
-
-
-def kilobyte(model: str = "tiny") -> dict[str, Any]:
-    """A conversation whose JSON is 1 KB long."""
-    said = {"model": model, "messages": [{"role": "user", "content": ""}], "stream": False}
-    room = BODY - len(scene.written(said))
-    said["messages"][0]["content"] = ("1 0 " + "word " * BODY)[:room]
-    return said
 
 
 def measure(deployment: Deployment, user: str) -> list[Result]:
@@ -46,7 +37,7 @@ def measure(deployment: Deployment, user: str) -> list[Result]:
 
 
 def _round(asker: scene.Asker, container: str, way: Mapping[str, Any]) -> dict[str, float]:
-    text = scene.request(way, "/api/chat", kilobyte())
+    text = scene.request(way, "/api/chat", scene.kilobyte())
     before = worker.used(container)
     result = asker.ask(scene.job(way, text, Connections=LINES, Requests=REQUESTS, Warm=10))
     spent = worker.used(container).seconds - before.seconds

@@ -23,6 +23,7 @@ GATEWAY_PORT = 8444
 CLIENT_ADDRESS, BARE_ADDRESS = 100, 101
 """Last byte of the bench's own addresses: the plan gives out low ones only."""
 LOAD = f"/load/{tool.NAME}"
+KILOBYTE = 1024
 LIFETIME_S = 3600
 """A stand-in that nobody has ended ends by itself."""
 
@@ -76,17 +77,24 @@ def through(deployment: Deployment, user: str) -> dict[str, Any]:
 
 def request(way: Mapping[str, Any], path: str, body: Mapping[str, Any] | None, **headers: str) -> str:
     """One HTTP request for a way, head and body. body: None is a GET."""
-    text = "" if body is None else written(body)
+    text = "" if body is None else json.dumps(body)
     rows = {"Host": way["host"], "Content-Type": "application/json", "Content-Length": str(len(text.encode()))}
     if "api_key" in way:
         rows["Authorization"] = f"Bearer {way['api_key']}"
-    head = "".join(f"{name}: {value}\r\n" for name, value in (rows | headers).items())
+    rows |= way.get("headers", {}) | headers
+    head = "".join(f"{name}: {value}\r\n" for name, value in rows.items())
     return f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\n{head}\r\n{text}"
 
 
-def written(body: Mapping[str, Any]) -> str:
-    """A body as a client writes it."""
-    return json.dumps(body)
+def conversation(said: str, **more: Any) -> dict[str, Any]:
+    """A body of /api/chat, and of OpenAI's chat completions. said: begins with the pace, see bench/load/standin.go."""
+    return {"model": "tiny", "messages": [{"role": "user", "content": said}], **more}
+
+
+def kilobyte() -> dict[str, Any]:
+    """A conversation whose JSON is 1 KB long, answered in one piece."""
+    room = KILOBYTE - len(json.dumps(conversation("", stream=False)))
+    return conversation(("1 0 " + "word " * KILOBYTE)[:room], stream=False)
 
 
 def job(way: Mapping[str, Any], text: str, **how: float) -> dict[str, Any]:
@@ -173,8 +181,12 @@ def client(deployment: Deployment, *command: str) -> Iterator[str]:
 
 
 @contextmanager
-def asker(deployment: Deployment) -> Iterator[Asker]:
+def asker(deployment: Deployment, also: str | None = None) -> Iterator[Asker]:
+    """also: one more network that it is on."""
     with client(deployment, "sleep", str(LIFETIME_S)) as made:
+        if also is not None:
+            address = str(getattr(config(deployment).plan, also).cidr.network_address + CLIENT_ADDRESS)
+            docker("network", "connect", "--ip", address, deployment.network(also), made)
         docker("start", made)
         yield Asker(made)
 

@@ -26,8 +26,9 @@ LIMIT_MS = 100.0
 def picture() -> dict[str, Any]:
     """A body of BODY_MB: random bytes in base64, as a photograph is to whoever does not decode it."""
     data = base64.b64encode(os.urandom(int(BODY_MB * 1e6 * 3 / 4))).decode()
-    said = {"role": "user", "content": "what is this?", "images": [data]}
-    return {"model": "tiny", "messages": [said], "stream": False}
+    made = scene.conversation("what is this?", stream=False)
+    made["messages"][0]["images"] = [data]
+    return made
 
 
 def measure(deployment: Deployment, user: str) -> list[Result]:
