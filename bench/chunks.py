@@ -5,8 +5,8 @@ the stand-in wrote it, on the clock that all containers of one machine share. Bo
 begin by the same lot, so chunk i of stream s is compared with itself: that difference is what the Gateway added.
 
 Streams come through the Gateway one write per chunk: the load program reads TLS records, and counts those with more
-than one chunk in them. A machine that is too busy merges chunks before they reach the Gateway: those past it are counted
-too, and the quietest round is judged, chosen by what went past the Gateway and never by its result.
+than one chunk in them. A machine that is too busy merges chunks before they reach the Gateway: those past it are
+counted too, and the quietest round is judged, chosen by what went past the Gateway and never by its result.
 """
 
 from collections.abc import Mapping, Sequence
