@@ -4,31 +4,29 @@ import bounds from 'bounds.js';
 import errors from 'errors.js';
 import keys from 'keys.js';
 import models from 'models.js';
+import outline from 'outline.js';
 import reach from 'reach.js';
-import text from 'text.js';
 
 const refuse = errors.refuse;
 const DIGEST = /^sha256:[0-9a-f]{64}$/;
 
-// Counts of tokens, where absent or unbounded is not nothing.
-const COUNTS = /^max_.*tokens$/;
-
 function has(object, key) { return Object.prototype.hasOwnProperty.call(object, key); }
 
 // Go's decoder takes a key in any case: one that it would read as another key is refused.
-function spelling(object, known) {
+function spelling(object, known, closed) {
     const written = Object.keys(object);
     for (let i = 0; i < written.length; i++) {
+        if (known.indexOf(written[i]) >= 0) continue;
         const folded = reach.fold(written[i]);
-        if (folded !== written[i] && (known.indexOf(folded) >= 0 || has(object, folded)))
+        if (folded !== written[i] && (known.indexOf(folded) >= 0 || closed.indexOf(folded) >= 0 || has(object, folded)))
             return refuse(400, 'key-spelling', 'write the keys of the body in lower case');
     }
     return null;
 }
 
 function only(object, known) {
-    const out = {};
-    known.forEach(key => { if (has(object, key)) out[key] = object[key]; });
+    const out = {}, written = Object.keys(object);
+    for (let i = 0; i < written.length; i++) if (known.indexOf(written[i]) >= 0) out[written[i]] = object[written[i]];
     return out;
 }
 
@@ -36,17 +34,21 @@ function only(object, known) {
 function nested(ask, name, known) {
     if (!has(ask, name) || ask[name] === null) return null;
     if (!reach.isObject(ask[name])) return refuse(400, name + '-type', '"' + name + '" must be an object');
-    return spelling(ask[name], known);
+    return spelling(ask[name], known, []);
 }
 
 // What a body may ask for beyond its model: changes `ask` into what goes on. Refusal, or null.
-function limit(ask, row, user) {
+function limit(ask, row, user, pictures) {
     const wrong = nested(ask, 'options', bounds.ALL) || nested(ask, 'stream_options', keys.stream_options.keys);
     if (wrong) return wrong;
-    const numbers = Object.keys(ask).filter(key => typeof ask[key] === 'number' || COUNTS.test(key));
-    const inexact = numbers.filter(key => ask[key] !== null && !bounds.exact(ask[key]))[0];
-    if (inexact) return refuse(400, 'number-type', '"' + inexact + '" must be a number of at most 2^53');
-    if (reach.elsewhere([ask.messages, ask.input, { images: ask.images }]))
+    // Counts of tokens too, whatever they are: where one is absent or unbounded is not nothing.
+    const asked = Object.keys(ask);
+    for (let i = 0; i < asked.length; i++) {
+        const key = asked[i], value = ask[key];
+        if ((typeof value === 'number' || key.slice(-7) === '_tokens') && value !== null && !bounds.exact(value))
+            return refuse(400, 'number-type', '"' + key + '" must be a number of at most 2^53');
+    }
+    if (pictures === reach.ELSEWHERE)
         return refuse(400, 'image-url', 'images go in the body, as base64 or a data: URL; nothing is fetched from here');
     if (Array.isArray(ask.tools)) ask.tools = reach.ownTools(ask.tools);
     if (ask.stream_options) ask.stream_options = only(ask.stream_options, keys.stream_options.keys);
@@ -70,21 +72,20 @@ function upload(ask, known) {
 }
 
 /**
- * The verdict on a body, and the body that goes on: written anew from what was judged and with the keys that are known,
- * so that of two equal keys, and of whatever else two decoders could read differently, Ollama sees what was judged.
- *   body   the client's bytes as text
+ * The verdict on a body, and what goes on: to be written anew from what was judged and with the keys that are known, so
+ * that of two equal keys, and of whatever else two decoders could read differently, Ollama sees what was judged.
+ *   bytes  the client's body, a Buffer
  *   route  a row of routes.json
  *   user   a row of principals.js
- * Returns: Refusal, or {ask, body, model}.
+ *   mark   see outline.js, which puts the insides back into what is written
+ * Returns: Refusal, or {ask, insides, model, pictures: does it hold any}.
  */
-function judge(body, route, user) {
-    const flaw = text.flaw(body);
-    if (flaw) return flaw;
-    let ask;
-    try { ask = JSON.parse(body); } catch (e) { return refuse(400, 'not-json', 'the body is not JSON'); }
+function judge(bytes, route, user, mark) {
+    const seen = outline.read(bytes, mark);
+    if (seen instanceof errors.Refusal) return seen;
+    const ask = seen.ask, row = keys.routes[route.path];
     if (!reach.isObject(ask)) return refuse(400, 'not-an-object', 'the body must be a JSON object');
-    const row = keys.routes[route.path];
-    const twin = spelling(ask, row.keys.concat(row.closed));
+    const twin = spelling(ask, row.keys, row.closed);
     if (twin) return twin;
     let model = '';
     for (let i = 0; i < route.models.length; i++) {
@@ -97,8 +98,9 @@ function judge(body, route, user) {
     }
     if (!model) return refuse(400, 'no-model', 'the body names no model');
     const kept = only(ask, row.keys);
-    const refusal = (route.path === '/api/create' ? upload(ask, row.keys) : null) || limit(kept, row, user);
-    return refusal || { ask: kept, body: JSON.stringify(kept), model: model };
+    const pictures = reach.pictures(kept);
+    const refusal = (route.path === '/api/create' ? upload(ask, row.keys) : null) || limit(kept, row, user, pictures);
+    return refusal || { ask: kept, insides: seen.insides, model: model, pictures: pictures > 0 };
 }
 
 /** The verdict on the part of a path that the client chooses: a model's name, or a blob's digest. */

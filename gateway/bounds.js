@@ -20,10 +20,10 @@ function typed(key, value) {
 
 /** The options that go on: users shape their own answer, only admins move the runner that everybody shares. */
 function options(given, user) {
-    const out = {}, allowed = user.role === 'admin' ? ALL : SAMPLING;
-    for (let i = 0; i < allowed.length; i++) {
-        const key = allowed[i], value = Object.prototype.hasOwnProperty.call(given, key) ? given[key] : null;
-        if (value === null) continue; // to Ollama, null is absent
+    const out = {}, allowed = user.role === 'admin' ? ALL : SAMPLING, asked = Object.keys(given);
+    for (let i = 0; i < asked.length; i++) {
+        const key = asked[i], value = given[key];
+        if (value === null || allowed.indexOf(key) < 0) continue; // to Ollama, null is absent
         if (!typed(key, value))
             return errors.refuse(400, 'option-type', 'option "' + key + '" has the wrong type, or is too large to be kept exact');
         out[key] = key === 'num_ctx' ? clamp(value, user.limits.context_tokens) : value;

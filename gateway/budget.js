@@ -6,8 +6,6 @@ import keys from 'keys.js';
 // The part of a date that a budget lasts for.
 const PERIODS = { tokens_per_day: 10, tokens_per_month: 7 };
 const STREAMS = ['/v1/chat/completions', '/v1/completions'];
-// A prompt with one of these may become longer than it is written.
-const GROWS = /"(images|image|image_url|input_image|template)"/;
 // What a model's template puts around a prompt, in tokens.
 const TEMPLATE = 256;
 
@@ -33,34 +31,35 @@ function renews(offsets, name, now) {
 }
 
 // Texts to embed are read one by one, each up to the context length.
-function promptOf(ask, chats, body, context) {
-    const bytes = Buffer.byteLength(body);
+function promptOf(ask, chats, bytes, pictures, context) {
     if (!chats) return Math.min(bytes, context * (Array.isArray(ask.input) ? ask.input.length : 1));
-    return bytes < context && !GROWS.test(body) ? bytes : context;
+    // These may become longer in the prompt than they are written.
+    const grows = pictures || ask.template || (Array.isArray(ask.tools) && ask.tools.length);
+    return bytes < context && !grows ? bytes : context;
 }
 
 /**
  * What a judged body may cost. Its answer is bounded already, but by 0, which Ollama's own runner takes for no bound.
  * Changes `ask` there, and where a stream would not say its tokens.
- *   context  the stack's ollama.context_length
- * Returns: {prompt, answer, hold, drop, changed}; hold is what to reserve, drop: the caller did not ask for the usage.
+ *   bytes     the length of the client's body
+ *   pictures  does it hold images or files
+ *   context   the stack's ollama.context_length
+ * Returns: {prompt, answer, hold, drop}; hold is what to reserve, drop: the caller did not ask for the usage.
  */
-function plan(ask, path, body, limits, context) {
+function plan(ask, path, bytes, pictures, limits, context) {
     const key = keys.routes[path].answer, options = ask.options || {}, place = key === 'num_predict' ? options : ask;
-    const wide = Math.max(context, options.num_ctx || 0), prompt = promptOf(ask, key, body, wide);
+    const wide = Math.max(context, options.num_ctx || 0), prompt = promptOf(ask, key, bytes, pictures, wide);
     const unbounded = key && !(place[key] >= 1);
     if (unbounded) place[key] = limits.answer_tokens;
     const answer = key ? place[key] : 0;
     const drop = STREAMS.indexOf(path) >= 0 && ask.stream === true
         && !(ask.stream_options && ask.stream_options.include_usage === true);
     if (drop) ask.stream_options = { include_usage: true };
-    return { prompt: prompt, answer: answer, drop: drop, changed: Boolean(drop || unbounded),
-        hold: (key ? Math.min(wide, prompt + TEMPLATE) : prompt) + answer };
+    return { prompt: prompt, answer: answer, drop: drop, hold: (key ? Math.min(wide, prompt + TEMPLATE) : prompt) + answer };
 }
 
-/** Refused where this request might end above the limit. Streams that run may give back some of what they hold. */
+/** The refusal where this request might end above the limit. Streams that run may give back some of what they hold. */
 function over(name, limit, used, held, hold, seconds) {
-    if (used + held + hold <= limit) return null;
     const wait = used + hold <= limit ? 5 : seconds;
     return errors.refuse(429, name, 'limit ' + name + ' (' + limit + '): ' + Math.max(0, limit - used - held)
         + ' left, and this request may take ' + hold + '; ask for a shorter answer, or try again in ' + wait + ' s',

@@ -10,6 +10,7 @@ import errors from 'errors.js';
 import identity from 'identity.js';
 import ledger from 'ledger.js';
 import models from 'models.js';
+import outline from 'outline.js';
 import principals from 'principals.js';
 import queue from 'queue.js';
 import rates from 'rates.js';
@@ -19,13 +20,24 @@ import usage from 'usage.js';
 
 const RENEW_MS = 30000;
 const COUNT_MS = 2000;
+const OVERDUE_MS = 3000;
+// How often a stream asks whether its caller still may have it.
+const LOOK_MS = 200;
 const TURN = 'turn';
 const NEWEST = '/config/current/principals.js';
 const BLOCKED = '/var/lib/gateway/blocked.json';
 
 function sha256(text) { return crypto.createHash('sha256').update(text).digest('hex'); }
 
+// Who asks, looked up once a request: an engine serves one at a time, and an error page begins a new one.
+let asking = { r: null, caller: null };
+
 function who(r) {
+    if (asking.r !== r) asking = { r: r, caller: identified(r) };
+    return asking.caller;
+}
+
+function identified(r) {
     let header = r.headersIn.Authorization;
     if (header === undefined && r.uri === '/v1/messages' && r.headersIn['X-Api-Key'] !== undefined)
         header = 'Bearer ' + r.headersIn['X-Api-Key']; // as Anthropic's libraries send it
@@ -106,7 +118,6 @@ function overStreams(r, caller, limits) {
         const slot = caller.user + '|' + i;
         if (ngx.shared.streams.add(slot, r.variables.request_id)) {
             r.variables.fortress_slot = slot;
-            r.variables.fortress_renewed = String(Date.now());
             return null;
         }
     }
@@ -139,10 +150,15 @@ function left(rows) {
     return queue.left(rows, table);
 }
 
+let held = '';
+
+// What an entry says of the worker that holds it.
+function holder() { return held || (held = JSON.stringify({ pid: process.pid })); }
+
 // An inference slot, if one is free. During a reload two workers may take the last one: then both give it back.
 function take(id) {
     const slots = ngx.shared.slots, most = principals.queue.slots;
-    if (slots.size() >= most || !slots.add(id, JSON.stringify({ pid: process.pid }))) return false;
+    if (slots.size() >= most || !slots.add(id, holder())) return false;
     if (slots.size() <= most) return true;
     slots.delete(id);
     return false;
@@ -167,7 +183,7 @@ function look(r, row) {
 
 /** An inference slot: at once if one is free and nobody waits, else when it is its turn. Returns: Refusal, or null. */
 async function enqueue(r, caller) {
-    const v = r.variables, id = v.request_id, limits = principals.queue, rows = waiting();
+    const v = r.variables, id = v.request_id, limits = principals.queue, rows = ngx.shared.queue.size() ? waiting() : [];
     if (rows.length === 0 && take(id)) return null;
     const full = queue.full(rows, caller.user, limits);
     if (full) return full;
@@ -182,7 +198,7 @@ async function enqueue(r, caller) {
     while ((said = look(r, row)) === undefined)
         await new Promise(done => setTimeout(done, queue.pause(Date.now() - row.since)));
     v.fortress_served = String(Date.now());
-    if (said) v.fortress_ticket = ''; // a refusal is no stream to be cut
+    if (said) running.looked = Infinity; // a refusal is no stream to be cut
     return said;
 }
 
@@ -217,28 +233,30 @@ function isBlocked(r, user) {
 
 // A blocked address is refused whoever asks from it. Right after a start nobody has read the list yet.
 function barred(r, caller) {
-    if (!ngx.shared.blocked.has('id')) heed();
+    const any = ngx.shared.blocked.get('any');
+    if (any === '') return null;
+    if (any === undefined) heed();
     if (!ngx.shared.blocked.has('id')) return blocked.unread();
     return isBlocked(r, caller ? caller.user : '') ? blocked.refusal() : null;
 }
 
-// The meter of the request that this engine serves: it serves one at a time, and an error page begins a new one.
+// The meter of the request that this engine serves.
 let running = null;
 
 // After the body's verdict: reserves what the request may cost, and starts its meter. Returns: Refusal, or null.
-function meter(r, caller, route, user, verdict) {
-    const id = r.variables.request_id, now = Date.now();
-    const plan = budget.plan(verdict.ask, route.path, verdict.body, user.limits, principals.context_length);
+function meter(r, caller, route, size, verdict) {
+    const id = r.variables.request_id, now = Date.now(), user = principals.users[caller.user];
+    const plan = budget.plan(verdict.ask, route.path, size, verdict.pictures, user.limits, principals.context_length);
     const refusal = ledger.reserve(caller.user, user.limits, id, plan.hold, now);
     if (refusal) return refusal;
-    if (plan.changed) verdict.body = JSON.stringify(verdict.ask);
     const limited = user.limits.tokens_per_day !== null || user.limits.tokens_per_month !== null;
-    running = { id: id, user: caller.user, admitted: now, seen: now, hold: limited ? plan.hold : 0, counted: [0, 0],
+    running = { r: r, id: id, user: caller.user, ticket: caller.ticket, slot: r.variables.fortress_slot, admitted: now,
+        seen: now, looked: 0, renewed: now, hold: limited ? plan.hold : 0, counted: [0, 0],
         of: usage.meter(plan.prompt, plan.answer, plan.drop) };
     return null;
 }
 
-function metered(r) { return running && running.id === r.variables.request_id ? running : null; }
+function metered(r) { return running && running.r === r ? running : null; }
 
 // Adds what has come since the last time, so that a crash loses little; a guess is put right when Ollama has counted.
 function settle(own, now) {
@@ -246,14 +264,14 @@ function settle(own, now) {
     ledger.add(own.user, own.admitted, tokensIn - own.counted[0], tokensOut - own.counted[1]);
     own.counted = [tokensIn, tokensOut];
     own.seen = now;
-    if (ledger.overdue(Date.now())) keep();
+    if (ledger.overdue(OVERDUE_MS)) keep();
 }
 
 /**
  * js_access: let one request pass, or end it here. Fails closed.
  * Reads  key and tunnel address; never an identity header.
  * Writes $fortress_principal, _proof, _device, _model, _verdict, _reason for the audit line, _body and _upstream for
- *        Ollama, _slot and _ticket for the end of the stream. Never key or prompt.
+ *        Ollama, _slot for the end of the stream. Never key or prompt.
  */
 async function admit(r) {
     const v = r.variables;
@@ -272,7 +290,6 @@ async function admit(r) {
     const over = overRate(route, caller, user.limits)
         || (route.class === 'inference' ? overStreams(r, caller, user.limits) : null);
     if (over) return end(r, over);
-    v.fortress_ticket = caller.ticket;
     if (route.tail) {
         const refusal = bodies.judgeTail(route, r.uri, user);
         if (refusal) return end(r, refusal);
@@ -283,17 +300,15 @@ async function admit(r) {
         v.fortress_model = 'unknown';
         if (r.headersIn['Content-Encoding'] !== undefined)
             return end(r, errors.refuse(415, 'encoded-body', 'send the body without Content-Encoding'));
-        const verdict = bodies.judge(await r.readRequestText(), route, user);
+        const bytes = Buffer.from(await r.readRequestArrayBuffer());
+        const verdict = bodies.judge(bytes, route, user, v.request_id);
         const late = alive(caller) ? barred(r, caller) : identity.unknown();
-        if (late) {
-            v.fortress_ticket = ''; // the refusal itself is no stream to be cut
-            return end(r, late);
-        }
+        if (late) return end(r, late);
         if (verdict instanceof errors.Refusal) return end(r, verdict);
         v.fortress_model = verdict.model;
-        const spent = route.class === 'inference' ? meter(r, caller, route, user, verdict) : null;
+        const spent = route.class === 'inference' ? meter(r, caller, route, bytes.length, verdict) : null;
         if (spent) return end(r, spent);
-        v.fortress_body = verdict.body;
+        v.fortress_body = outline.whole(JSON.stringify(verdict.ask), verdict.insides, v.request_id);
     }
     const refusal = route.class === 'inference' ? await enqueue(r, caller) : null;
     if (refusal) return end(r, refusal);
@@ -352,23 +367,9 @@ async function describe(r) {
  * old worker still holds its streams and its old principals: `live` is written by the newest worker only.
  */
 function watch(r, data, flags) {
-    const v = r.variables, ticket = v.fortress_ticket;
-    const why = !ticket ? '' : !ngx.shared.live.has(ticket) ? 'revoked'
-        : ngx.shared.blocked.get('any') && isBlocked(r, v.fortress_principal) ? 'blocked' : '';
-    if (why) {
-        v.fortress_verdict = 'cut';
-        v.fortress_reason = why;
-        throw new Error(why + ': stream is cut');
-    }
-    const slot = v.fortress_slot, now = Date.now();
-    // Seldom: each assignment of a variable stays in memory until the request ends.
-    if (slot && now - Number(v.fortress_renewed) > RENEW_MS) {
-        v.fortress_renewed = String(now);
-        ngx.shared.streams.set(slot, v.request_id);
-        ngx.shared.slots.set(v.request_id, JSON.stringify({ pid: process.pid }));
-    }
-    const own = r.status < 400 ? metered(r) : null;
-    if (own) {
+    const now = Date.now(), own = metered(r);
+    if (own && now - own.looked > LOOK_MS) check(r, own, now);
+    if (own && r.status < 400) {
         usage.count(own.of, data, flags.last);
         if (own.of.drop) data = usage.pass(own.of, data, flags.last);
         if (now - own.seen > COUNT_MS) {
@@ -377,6 +378,22 @@ function watch(r, data, flags) {
         }
     }
     if (data.length || flags.last) r.sendBuffer(data, { last: flags.last, flush: true });
+}
+
+// Throws where the stream's caller may not have it any more.
+function check(r, own, now) {
+    const why = !ngx.shared.live.has(own.ticket) ? 'revoked'
+        : ngx.shared.blocked.get('any') && isBlocked(r, own.user) ? 'blocked' : '';
+    if (why) {
+        r.variables.fortress_verdict = 'cut';
+        r.variables.fortress_reason = why;
+        throw new Error(why + ': stream is cut');
+    }
+    own.looked = now;
+    if (now - own.renewed < RENEW_MS) return;
+    own.renewed = now;
+    ngx.shared.streams.set(own.slot, own.id);
+    ngx.shared.slots.set(own.id, holder());
 }
 
 // What a dead worker held is given back. Not by its silence: a model that loads may be silent for many minutes.
@@ -411,6 +428,9 @@ function queued(r) {
  */
 function keep() { if (newest()) ledger.save(); }
 
+// Does this worker shut down? nginx says so in its title.
+function leaving() { return fs.readFileSync('/proc/self/cmdline', 'utf8').indexOf('shutting down') >= 0; }
+
 /** js_content of the gateway's own routes: what a caller is and has left; for admins, what everybody has used. */
 function own(r) {
     const now = Date.now(), v = r.variables, name = v.fortress_principal, user = principals.users[name];
@@ -437,11 +457,12 @@ function completion(r) {
         [v.fortress_tokens_in, v.fortress_tokens_out] = spent.counted.map(String);
         running = null;
     }
-    ngx.shared.queue.delete(v.request_id);
+    if (v.fortress_waits) ngx.shared.queue.delete(v.request_id);
     ngx.shared.slots.delete(v.request_id);
+    // Not by the meter: behind an error page another engine ends the request.
     if (v.fortress_principal) ledger.release(v.fortress_principal, v.request_id);
     if (v.fortress_slot && streams.get(v.fortress_slot) === v.request_id) streams.delete(v.fortress_slot);
-    if (spent && streams.size() === 0) keep();
+    if (spent && streams.size() === 0 && leaving()) keep();
     return v.request_completion === 'OK' ? 'finished' : 'cut';
 }
 

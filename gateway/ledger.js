@@ -59,15 +59,24 @@ function save() {
     } catch (e) { ngx.log(ngx.ERR, 'usage: ' + FILE + ' cannot be written: ' + e.message); }
 }
 
-/** Has nobody saved for longer than it takes? */
-function overdue(now) { return now - (counters().get('at') || 0) > 3000; }
+/** Has nobody saved for so many milliseconds? */
+function overdue(ms) { return Date.now() - (counters().get('at') || 0) > ms; }
+
+// The day and the month of `at` (ms), found once a second.
+let dated = { second: -1, names: {} };
+
+function period(name, at) {
+    const second = Math.floor(at / 1000);
+    if (dated.second !== second) dated = { second: second, names: {} };
+    return dated.names[name] || (dated.names[name] = budget.period(OFFSETS, name, at));
+}
 
 /** Adds what a request cost to the day and the month in which it was admitted (ms). */
 function add(user, admitted, tokensIn, tokensOut) {
     if (!tokensIn && !tokensOut) return;
     const rows = counters();
     Object.keys(budget.PERIODS).forEach(name => {
-        const key = budget.period(OFFSETS, name, admitted) + '|' + user + '|';
+        const key = period(name, admitted) + '|' + user + '|';
         rows.incr(key + 'in', tokensIn, 0);
         rows.incr(key + 'out', tokensOut, 0);
     });
@@ -75,7 +84,7 @@ function add(user, admitted, tokensIn, tokensOut) {
 }
 
 function used(user, name, now) {
-    const rows = counters(), key = budget.period(OFFSETS, name, now) + '|' + user + '|';
+    const rows = counters(), key = period(name, now) + '|' + user + '|';
     return { in: rows.get(key + 'in') || 0, out: rows.get(key + 'out') || 0 };
 }
 
@@ -96,12 +105,12 @@ function reserve(user, limits, id, tokens, now) {
     if (!names.length) return null;
     hold(user, id, tokens); // before it is judged: of two workers neither overlooks the other's
     for (let i = 0; i < names.length; i++) {
-        const spent = used(user, names[i], now), seconds = Math.ceil((budget.renews(OFFSETS, names[i], now) - now) / 1000);
-        const refusal = budget.over(names[i], limits[names[i]], spent.in + spent.out, held(user) - tokens, tokens, seconds);
-        if (refusal) {
-            release(user, id);
-            return refusal;
-        }
+        const name = names[i], spent = used(user, name, now);
+        const sum = spent.in + spent.out, others = held(user) - tokens;
+        if (sum + others + tokens <= limits[name]) continue;
+        release(user, id);
+        const seconds = Math.ceil((budget.renews(OFFSETS, name, now) - now) / 1000);
+        return budget.over(name, limits[name], sum, others, tokens, seconds);
     }
     return null;
 }

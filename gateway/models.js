@@ -35,8 +35,20 @@ function mayUse(patterns, name) {
         .some(p => matches(p, short) || matches(p, full) || (p.indexOf('*') < 0 && tagged(p) === full));
 }
 
+// Names that were granted lately, by their user's row: a caller asks for the same few again and again.
+const granted = new WeakMap();
+const KEPT = 64;
+
 /** Returns: Refusal, or null where this user may use the model. */
 function modelOf(name, user) {
+    const known = granted.get(user) || new Set();
+    if (known.has(name)) return null;
+    const refusal = decide(name, user);
+    if (!refusal && known.size < KEPT) granted.set(user, known.add(name));
+    return refusal;
+}
+
+function decide(name, user) {
     if (!MODEL.test(name) || name.indexOf('..') >= 0 || SOURCE.test(name.toLowerCase()))
         return errors.refuse(400, 'model-name', 'this is not a model name');
     if (LEAVES.test(name.toLowerCase()))

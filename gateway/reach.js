@@ -1,13 +1,15 @@
 // What in a conversation could have the server fetch something. Touches no nginx object: every function here is plain and runs under any JavaScript engine.
 
-// Go's JSON decoder folds these two into k and s, so they could spell a key that we would not see.
-const FOLDS = { '\u212a': 'k', '\u017f': 's' };
 // Base64, or a data URL: nothing with another scheme.
 const INLINE = /^(data:|[A-Za-z0-9+\/=_\s-]*$)/;
 // Ollama searches by ollama.com, with the words of the conversation (middleware/web_search.go at v0.32.15).
 const SEARCH = /^web_/i;
 
-function fold(text) { return text.replace(/[\u212a\u017f]/g, c => FOLDS[c]).toLowerCase(); }
+/** A key as Go's JSON decoder compares it. It folds the long s into s, and the Kelvin sign into k, as lower case does. */
+function fold(text) {
+    const low = text.toLowerCase();
+    return low.indexOf('\u017f') < 0 ? low : low.replace(/\u017f/g, 's');
+}
 
 function inline(value) { return typeof value !== 'string' || INLINE.test(value.slice(0, 64)); }
 
@@ -15,23 +17,43 @@ function isObject(value) { return value !== null && typeof value === 'object' &&
 
 function has(object, key, fits) { return Object.keys(object).some(name => fold(name) === key && fits(object[name])); }
 
-/** Does a part of these messages, of any of the three APIs, name an image or a file that lies elsewhere? */
-function elsewhere(value) {
-    if (Array.isArray(value)) return value.some(elsewhere);
-    if (!isObject(value)) return false;
-    return Object.keys(value).some(name => {
-        const key = fold(name), inner = value[name];
-        if (key === 'content' || key === 'output') return elsewhere(inner);
-        if (key === 'images') return Array.isArray(inner) && !inner.every(inline);
-        if (key === 'file_url') return !inline(inner);
-        if (key !== 'image_url' && key !== 'source') return false;
-        return isObject(inner) ? has(inner, 'url', url => !inline(url)) : key === 'image_url' && !inline(inner);
-    });
+// An image, or a file: none, in the body, or elsewhere.
+const NONE = 0, INSIDE = 1, ELSEWHERE = 2;
+
+function place(value) { return inline(value) ? INSIDE : ELSEWHERE; }
+
+function within(value) {
+    let found = NONE;
+    if (Array.isArray(value)) {
+        for (let i = 0; i < value.length && found < ELSEWHERE; i++) found = Math.max(found, within(value[i]));
+    } else if (value !== null && typeof value === 'object') {
+        const names = Object.keys(value);
+        for (let i = 0; i < names.length && found < ELSEWHERE; i++)
+            found = Math.max(found, part(fold(names[i]), value[names[i]]));
+    }
+    return found;
 }
+
+function part(key, inner) {
+    if (key === 'content' || key === 'output') return within(inner);
+    if (key === 'images') return images(inner);
+    if (key === 'file_url') return place(inner);
+    if (key !== 'image_url' && key !== 'source') return NONE;
+    if (isObject(inner)) return has(inner, 'url', url => !inline(url)) ? ELSEWHERE : INSIDE;
+    return key === 'image_url' ? place(inner) : NONE;
+}
+
+function images(value) {
+    if (!Array.isArray(value) || value.length === 0) return NONE;
+    return value.every(inline) ? INSIDE : ELSEWHERE;
+}
+
+/** Does a request, of any of the three APIs, hold images or files, and does one of them lie elsewhere? */
+function pictures(ask) { return Math.max(within(ask.messages), within(ask.input), images(ask.images)); }
 
 /** Without the tools that the server itself would run. */
 function ownTools(tools) {
     return tools.filter(tool => !isObject(tool) || !has(tool, 'type', type => SEARCH.test(String(type))));
 }
 
-export default { elsewhere, fold, isObject, ownTools };
+export default { ELSEWHERE, fold, isObject, ownTools, pictures };

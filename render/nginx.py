@@ -100,8 +100,6 @@ http {
     js_var $fortress_body;
     js_var $fortress_upstream;
     js_var $fortress_slot;
-    js_var $fortress_renewed;
-    js_var $fortress_ticket;
     js_var $fortress_waits;
     js_var $fortress_served;
     js_var $fortress_tokens_in 0;

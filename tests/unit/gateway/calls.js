@@ -9,14 +9,16 @@ import cors from 'cors.js';
 import errors from 'errors.js';
 import identity from 'identity.js';
 import models from 'models.js';
+import outline from 'outline.js';
 import queue from 'queue.js';
 import rates from 'rates.js';
 import reach from 'reach.js';
 import routing from 'routing.js';
 import usage from 'usage.js';
 
-const POLICY = Object.assign({ identified, measured, planned },
-    blocked, bodies, bounds, budget, cors, errors, identity, models, queue, rates, reach, routing, usage);
+const POLICY = Object.assign({}, blocked, bodies, bounds, budget, cors, errors, identity, models, queue, rates, reach,
+    routing, usage, { identified, judge, measured, outlined, planned });
+const MARK = 'mark-that-no-test-writes:';
 
 /** Who asks, with the hash that the gateway takes. */
 function identified(known, header, relay, address) {
@@ -36,7 +38,23 @@ function measured(drop, pieces, whole) {
 }
 
 function planned(ask, path, limits, context) {
-    return { plan: budget.plan(ask, path, JSON.stringify(ask), limits, context), ask: ask };
+    const bytes = Buffer.byteLength(JSON.stringify(ask)), pictures = reach.pictures(ask) > 0;
+    return { plan: budget.plan(ask, path, bytes, pictures, limits, context), ask: ask };
+}
+
+/** The verdict on a body, and the body that would go on. */
+function judge(text, route, user) {
+    const verdict = bodies.judge(Buffer.from(text), route, user, MARK);
+    if (!verdict.ask) return verdict;
+    return { model: verdict.model, body: outline.whole(JSON.stringify(verdict.ask), verdict.insides, MARK).toString() };
+}
+
+/** A body in base64: what the policy sees of it, and whether the same bytes come out again. */
+function outlined(base64) {
+    const bytes = Buffer.from(base64, 'base64'), seen = outline.shorten(bytes, MARK);
+    if (!seen.insides) return seen;
+    const whole = Buffer.from(outline.whole(seen.text, seen.insides, MARK));
+    return { text: seen.text, left: seen.insides.map(inside => inside.length), whole: whole.toString('base64') };
 }
 
 function run(asked) {

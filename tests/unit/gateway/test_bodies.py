@@ -147,7 +147,7 @@ def test_the_largest_exact_seed_goes_on_as_it_came(bench: Bench):
         assert f'"seed":{seed}' in judge(bench, {"options": {"seed": seed}})["body"]
 
 
-@pytest.mark.parametrize("number", ["1e400", "-1e400", "1e0309", "1E+9999", "9" * 309, "9" * 500, "1." + "0" * 500])
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1e0309", "1E+9999", "9" * 309, "9" * 500, "9" * 5000])
 @pytest.mark.parametrize("place", ['"options":{"num_predict":%s}', '"messages":[{"a":[%s]}]', '"unknown":%s'])
 def test_a_number_that_would_become_null_is_refused(number: str, place: str, bench: Bench):
     verdict = judge(bench, '{"model":"tiny",' + place.replace("%s", number) + "}")

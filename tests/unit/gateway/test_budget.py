@@ -52,9 +52,10 @@ def test_an_answer_costs_at_most_its_bound_and_0_is_none(path: str, said: float,
         ("/api/generate", {"prompt": "x", "images": ["AAAA"]}, CONTEXT),
         ("/api/generate", {"prompt": "x", "template": "{{ .Prompt }}{{ .Prompt }}"}, CONTEXT),
         ("/v1/chat/completions", {"messages": [{"content": [{"type": "image_url", "image_url": "x"}]}]}, CONTEXT),
-        ("/v1/responses", {"input": [{"content": [{"type": "input_image"}]}]}, CONTEXT),
-        ("/v1/messages", {"messages": [{"content": [{"type": "image"}]}]}, CONTEXT),
+        ("/v1/responses", {"input": [{"content": [{"type": "input_image", "image_url": "x"}]}]}, CONTEXT),
+        ("/v1/messages", {"messages": [{"content": [{"type": "image", "source": {"data": "x"}}]}]}, CONTEXT),
         ("/api/generate", {"prompt": "x" * 10_000, "options": {"num_ctx": 8192}}, 8192),
+        ("/api/chat", {"messages": [], "tools": [{"type": "function"}]}, CONTEXT),
         ("/api/embed", {"input": ["x" * 10_000] * 3}, 3 * CONTEXT),
         ("/api/embed", {"input": "x" * 10_000}, CONTEXT),
     ],
@@ -64,7 +65,6 @@ def test_a_prompt_costs_at_most_its_bytes_or_the_context(path: str, ask: dict[st
 
 
 def test_a_refusal_names_the_limit_what_is_left_and_when_to_try_again(bench: Bench):
-    assert bench.call("over", "tokens_per_day", 1000, 500, 0, 500, 60) is None
     refusal = bench.call("over", "tokens_per_day", 1000, 501, 0, 500, 60)
     assert (refusal["status"], refusal["reason"], refusal["headers"]) == (429, "tokens_per_day", {"Retry-After": "60"})
     assert "tokens_per_day (1000): 499 left" in refusal["says"]

@@ -258,7 +258,15 @@ def test_the_end_of_a_path_is_a_model_that_is_granted_or_a_digest(
 def test_of_stream_options_only_what_ollama_knows_goes_on(bench: Bench):
     route = {"path": "/v1/chat/completions", "class": "inference", "models": ["model"]}
     text = json.dumps({"model": "tiny", "stream_options": {"include_usage": True, "other": 1}})
-    assert judge(bench, text, route=route)["ask"]["stream_options"] == {"include_usage": True}
+    assert json.loads(judge(bench, text, route=route)["body"])["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize(
+    ("part", "place"),
+    [({"source": "a word"}, 0), ({"source": {"data": "iVBO"}}, 1), ({"source": {"url": "https://evil.example/x"}}, 2)],
+)
+def test_a_source_is_a_picture_only_where_it_is_an_object(part: dict[str, Any], place: int, bench: Bench):
+    assert bench.call("pictures", {"messages": [{"content": [part]}]}) == place
 
 
 def test_a_text_that_is_never_closed_is_no_json(bench: Bench):
