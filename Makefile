@@ -4,7 +4,7 @@ FORTRESS = bin/fortress
 PYTEST = .venv/bin/python -m pytest
 # Most of these tests wait for something: two at a time, each file with its own deployment or gateway.
 SIDE_BY_SIDE = -n 2 --dist loadfile
-.PHONY: images up preview down env bundle test test-unit test-program test-engine test-live test-browser lint golden bench bootstrap
+.PHONY: images up preview down env bundle test test-unit test-program test-engine test-live test-browser lint golden bench bench-peers bootstrap
 
 up:
 	@$(FORTRESS) up --stack $(STACK)
@@ -51,6 +51,10 @@ golden: bootstrap
 # A fortress of its own, measured and removed: bench/results/latest.json, and an error where a limit is not kept.
 bench: images
 	.venv/bin/python -m bench
+
+# The same beside other gateways, which it installs into the user's cache: bench/results/peers.json.
+bench-peers: images
+	.venv/bin/python -m bench.peers
 
 lint: bootstrap
 	.venv/bin/ruff check .

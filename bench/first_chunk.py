@@ -12,49 +12,28 @@ than NOISE_MS is repeated, and the quietest round is judged: chosen by its noise
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import settings
+from bench import scene
 from bench.figures import halves_differ, interval, middle_half, percentile
 from bench.results import Result
-from fortress import stack_file
-from images import reference
-from render.nginx import HOP_PORT, OLLAMA_PORT, SIDECAR_NAME
-from settings import StackSettings
-from tests.deployment import Client, Deployment, docker
+from render.nginx import OLLAMA_PORT
+from tests.deployment import Deployment
 
 Pairs = Sequence[Mapping[str, Mapping[str, Any]]]
 """Per pair, what bench/pairs.py's sample() says of `direct` and of `gateway`."""
 
 HERE = Path(__file__).parent
-GATEWAY_PORT = 8444
+PYTHON = ("python3", "-c")
 PAIRS = 2000
 SECONDS = 400
 """Most that one round may take; undisturbed it takes a quarter of it."""
 ROUNDS = 3
 NOISE_MS = 1.5
-P50_MS, P99_MS = 1.0, 3.0
-WORDS = 100
-"""In the prompt: half a kilobyte, as a short conversation has."""
-CLIENT_ADDRESS = 100
-"""Last byte of the client's addresses: the plan gives out low ones only."""
-
-_CONFINED = (
-    "--user",
-    "65534:65534",
-    "--read-only",
-    "--cap-drop",
-    "ALL",
-    "--security-opt",
-    "no-new-privileges",
-    "--pids-limit",
-    "64",
-)
-_BOUNDED = ("--memory", "256m", "--tmpfs", "/tmp:size=16m,mode=1777", "--entrypoint", "python3")  # noqa: S108
+P50_MS, P99_MS = 0.5, 2.0
 
 
 def measure(deployment: Deployment, user: str) -> list[Result]:
@@ -64,9 +43,11 @@ def measure(deployment: Deployment, user: str) -> list[Result]:
     """
     rounds: list[Pairs] = []
     given = _given(deployment, user)
-    with _stand_in(deployment):
+    address = str(scene.config(deployment).plan.heart.ollama)
+    paced = (*PYTHON, (HERE / "stand_in.py").read_text(), address, str(OLLAMA_PORT), str(ROUNDS * (SECONDS + 60)))
+    with scene.stand_in(deployment, *paced):
         while len(rounds) < ROUNDS and not any(noise_ms(pairs) <= NOISE_MS for pairs in rounds):
-            with _client(deployment) as client:
+            with scene.client(deployment, *PYTHON, (HERE / "pairs.py").read_text()) as client:
                 rounds.append(_ask(client, given))
     pairs = min(rounds, key=noise_ms)
     return [*_first(pairs), Result("rounds until one was quiet", len(rounds), "rounds"), *_gaps(pairs), *_where(pairs)]
@@ -132,38 +113,16 @@ def _where(pairs: Pairs) -> list[Result]:
     ]
 
 
-def _config(deployment: Deployment) -> StackSettings:
-    return settings.load(deployment.stack, stack_file.read(deployment.file))
-
-
 def _given(deployment: Deployment, user: str) -> dict[str, Any]:
     """Everything the client must know. The Gateway's key is in it: it goes by stdin, and nowhere else."""
-    config, files = _config(deployment), deployment.bundle(user)
-    body = {"model": "tiny", "prompt": "word " * WORDS, "stream": True}
-    hop = {
-        name: docker("exec", deployment.container("gateway"), "cat", f"/config/current/hop/{name}")
-        for name in ("client.pem", "client.key", "ca.pem")
-    }
+    body = {"model": "tiny", "prompt": "", "stream": True}
+    body["prompt"] = ("word " * scene.KILOBYTE)[: scene.KILOBYTE - len(json.dumps(body))]
     return {
         "pairs": PAIRS,
         "seconds": SECONDS,
         "body": json.dumps(body),
-        "direct": {
-            "address": str(config.plan.model.sidecar),
-            "port": HOP_PORT,
-            "name": SIDECAR_NAME,
-            "host": f"localhost:{OLLAMA_PORT}",
-            "ca": hop["ca.pem"],
-            "certificate": hop["client.pem"],
-            "key": hop["client.key"],
-        },
-        "gateway": {
-            "address": str(config.plan.edge.gateway),
-            "port": GATEWAY_PORT,
-            "name": config.domain,
-            "ca": files["ca.pem"],
-            "key": files["api_key"].strip(),
-        },
+        "direct": scene.past(deployment),
+        "gateway": scene.through(deployment, user),
     }
 
 
@@ -179,48 +138,3 @@ def _ask(client: str, given: dict[str, Any]) -> Pairs:
     if done.returncode != 0:
         raise AssertionError(f"the measuring client ended with {done.returncode}: {done.stderr.strip()[-1000:]}")
     return json.loads(done.stdout)
-
-
-@contextmanager
-def _stand_in(deployment: Deployment) -> Iterator[None]:
-    """The stand-in at Ollama's fixed address; Ollama itself is back at the end."""
-    ollama, config = deployment.container("ollama"), _config(deployment)
-    address = str(config.plan.heart.ollama)
-    docker("stop", ollama)
-    try:
-        program = (HERE / "stand_in.py").read_text()
-        arguments = ("-c", program, address, str(OLLAMA_PORT), str(ROUNDS * (SECONDS + 60)))
-        with _container(deployment, ("heart", address), *arguments) as made:
-            Client.wait_until(lambda: "ready" in docker("logs", made), "stand-in")
-            yield
-    finally:
-        docker("start", ollama, check=False)
-
-
-@contextmanager
-def _client(deployment: Deployment) -> Iterator[str]:
-    """The client, not yet started, where it reaches both the Gateway and the sidecar."""
-    config = _config(deployment)
-    edge, model = (
-        str(subnet.cidr.network_address + CLIENT_ADDRESS) for subnet in (config.plan.edge, config.plan.model)
-    )
-    program = (HERE / "pairs.py").read_text()
-    with _container(deployment, ("edge", edge), "-c", program, started=False) as client:
-        docker("network", "connect", "--ip", model, deployment.network("model"), client)
-        yield client
-
-
-@contextmanager
-def _container(deployment: Deployment, place: tuple[str, str], *arguments: str, started: bool = True) -> Iterator[str]:
-    network, address = place
-    made = docker(
-        *("create", "-i", "--network", deployment.network(network), "--ip", address),
-        *("--label", f"fortress.stack={deployment.stack}", "--label", "fortress.component=client"),
-        *(*_CONFINED, *_BOUNDED, reference("client", deployment.engine), *arguments),
-    ).strip()
-    try:
-        if started:
-            docker("start", made)
-        yield made
-    finally:
-        docker("rm", "-f", made, check=False)

@@ -123,7 +123,7 @@ def ways(given: Mapping[str, Any]) -> tuple[Way, Way]:
             (through["address"], through["port"]),
             context(through["ca"]),
             through["name"],
-            request(through["name"], given["body"], through["key"]),
+            request(through["name"], given["body"], through["api_key"]),
         ),
     )
 

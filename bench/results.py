@@ -21,15 +21,26 @@ class Result:
     value: float
     unit: str
     limit: float | None = None
+    """The most that it may be."""
+    at_least: float | None = None
 
     @property
     def ok(self) -> bool:
         # Asked this way round, so that a value that is no number is not ok.
-        return self.limit is None or self.value <= self.limit
+        most, least = (
+            self.limit is None or self.value <= self.limit,
+            self.at_least is None or self.value >= self.at_least,
+        )
+        return most and least
+
+    @property
+    def judged(self) -> bool:
+        return self.limit is not None or self.at_least is not None
 
     def row(self) -> dict[str, Any]:
         value = round(self.value, 3)
-        return {"name": self.name, "value": value, "unit": self.unit, "limit": self.limit, "ok": self.ok}
+        row = {"name": self.name, "value": value, "unit": self.unit, "limit": self.limit, "ok": self.ok}
+        return row if self.at_least is None else row | {"at_least": self.at_least}
 
 
 def write(results: Sequence[Result], file: Path = LATEST) -> None:
@@ -42,12 +53,14 @@ def table(results: Sequence[Result]) -> Table:
     for column in (1, 3):
         shown.columns[column].justify = "right"
     for each in results:
-        verdict = "" if each.limit is None else "[green]ok[/]" if each.ok else "[red]over[/]"
+        verdict = "" if not each.judged else "[green]ok[/]" if each.ok else "[red]not kept[/]"
         shown.add_row(each.name, f"{each.value:.3f}".rstrip("0").rstrip("."), each.unit, _limit(each), verdict)
     return shown
 
 
 def _limit(result: Result) -> str:
+    if result.at_least is not None:
+        return f">= {result.at_least:g}"
     return "" if result.limit is None else f"{result.limit:g}"
 
 

@@ -3,22 +3,11 @@
 import errors from 'errors.js';
 import identity from 'identity.js';
 import routing from 'routing.js';
+import words from 'words.js';
 
 const NAME = '__Host-fortress';
 const SESSION = /^__Host-fortress(_\d+)?$/; // a long one comes in numbered parts
 const START = '/oauth2/start?rd=%2F';
-
-// Words for people: [heading, what to do, where a link leads and what it says].
-const HTML = {
-    401: ['Who are you?', 'This page opens for a device in the tunnel whose user needs no key. Ask whoever runs this '
-        + 'server for one, or use your API key with any other program.'],
-    403: ['You may not come in', 'Your sign-in worked, but nobody here has this e-mail address. Ask whoever runs this '
-        + 'server, or sign in as somebody else.', '/oauth2/sign_out?rd=%2F', 'Sign out'],
-    429: ['Slow down', 'Too many tries from your address. Wait a minute, then load this page again.', '/', 'Try again'],
-};
-const FAILED = ['The sign-in did not work', 'It was broken off, took too long, or was begun in another window. Nothing is '
-    + 'lost: begin it again.', '/', 'Sign in'];
-const AWAY = ['Not right now', 'The login service does not answer. Try again soon.', '/', 'Try again'];
 
 /** Of a Cookie header, the login service's own cookies: nothing else goes there. */
 function cookies(header) {
@@ -93,9 +82,7 @@ function failed(path, status) {
 function shown(path, refusal, provider) {
     if (path !== '/' && path.indexOf('/oauth2/') !== 0) return null;
     if (path === '/' && refusal.status === 401 && provider) return { status: 302, headers: {}, body: START };
-    const known = refusal.reason === 'login-failed' ? FAILED : refusal.reason === 'login-away' ? AWAY
-        : refusal.reason === 'not-in-the-list' ? HTML[403] : refusal.status === 403 ? null : HTML[refusal.status];
-    const [title, says, href, link] = known || ['This did not work', refusal.says + '.'];
+    const [title, says, href, link] = words[refusal.reason] || words[refusal.status] || ['This did not work', refusal.says + '.'];
     const body = '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         + '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         + '<title>' + title + '</title>\n<h1>' + title + '</h1>\n<p>' + says + '</p>\n'

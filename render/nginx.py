@@ -398,7 +398,7 @@ pid /tmp/nginx.pid;
 error_log stderr error;
 
 events {
-    worker_connections 1024;
+    worker_connections 4096;
 }
 
 http {

@@ -72,7 +72,7 @@ class GatewaySettings(Settings):
     slots: int | None = Field(
         default=None,
         ge=1,
-        le=256,
+        le=1024,
         description="Inference requests that Ollama gets at once, in turn over the users; without it "
         "`ollama.num_parallel`. What is above that waits in Ollama, first come, first served.",
     )

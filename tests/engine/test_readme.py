@@ -22,6 +22,7 @@ ELSEWHERE = {
     "./fortress-run ollama run tiny": "tests/live runs it in the tunnel",
     "make up STACK=home": "tests/program builds every example",
     "make bench": "its limits ask for a quiet machine; tests/unit computes with its parts",
+    "make bench-peers": "it installs other gateways; tests/unit computes with its parts",
     "bin/fortress status": "tests/engine/test_blocking.py runs it",
     "bin/fortress block bob --for 1h": "tests/engine/test_blocking.py runs it",
     "bin/fortress unblock bob": "tests/engine/test_blocking.py runs it",

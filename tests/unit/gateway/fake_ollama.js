@@ -1,23 +1,7 @@
 // A stand-in for Ollama that writes down all that reaches it, and streams at the pace that the prompt asks for.
 
-import blocked from 'blocked.js';
-import bodies from 'bodies.js';
-import bounds from 'bounds.js';
-import budget from 'budget.js';
-import cors from 'cors.js';
-import identity from 'identity.js';
-import models from 'models.js';
-import outline from 'outline.js';
-import queue from 'queue.js';
-import rates from 'rates.js';
-import reach from 'reach.js';
-import routing from 'routing.js';
-import session from 'session.js';
-import usage from 'usage.js';
+import calls from 'calls.js';
 
-const POLICY = Object.assign({}, blocked, bodies, bounds, budget, cors, identity, models, queue, rates,
-    routing, session, usage, { judge, measured, outlined, planned });
-const MARK = 'mark-that-no-test-writes:';
 const PACE = /^\d+ \d+( \d+)?$/;
 const HERE = ['tiny:latest', 'llama3.2:3b', 'other:1b'];
 
@@ -66,37 +50,6 @@ async function replay(r, told) {
     r.finish();
 }
 
-/** What a meter makes of pieces in base64: what left, piece by piece, and the tokens. */
-function measured(drop, pieces, whole) {
-    const m = usage.meter(1000, 500, drop), left = [];
-    pieces.forEach((piece, i) => {
-        const data = Buffer.from(piece, 'base64'), last = whole && i === pieces.length - 1;
-        usage.count(m, data, last);
-        left.push((drop ? usage.pass(m, data, last) : data).toString('base64'));
-    });
-    return { left: left, tokens: usage.tokens(m), kept: m.part.length };
-}
-
-function planned(ask, path, limits, context) {
-    const bytes = Buffer.byteLength(JSON.stringify(ask)), pictures = reach.pictures(ask) > 0;
-    return { plan: budget.plan(ask, path, bytes, pictures, limits, context), ask: ask };
-}
-
-/** The verdict on a body, and the body that would go on. */
-function judge(text, route, user) {
-    const verdict = bodies.judge(Buffer.from(text), route, user, MARK);
-    if (!verdict.ask) return verdict;
-    return { model: verdict.model, body: outline.whole(JSON.stringify(verdict.ask), verdict.insides, MARK).toString() };
-}
-
-/** A body in base64: what the policy sees of it, and whether the same bytes come out again. */
-function outlined(base64) {
-    const bytes = Buffer.from(base64, 'base64'), seen = outline.shorten(bytes, MARK);
-    if (!seen.insides) return seen;
-    const whole = Buffer.from(outline.whole(seen.text, seen.insides, MARK));
-    return { text: seen.text, left: seen.insides.map(inside => inside.length), whole: whole.toString('base64') };
-}
-
 function json(r, value) {
     r.headersOut['Content-Type'] = 'application/json';
     r.return(200, JSON.stringify(value));
@@ -116,13 +69,6 @@ function heard(r) {
 }
 
 /** Runs the policy's functions in this engine, the one that runs them for real: one call, or a list of them. */
-async function call(r) {
-    const asked = JSON.parse(await r.readRequestText());
-    json(r, Array.isArray(asked) ? asked.map(run) : run(asked));
-}
-
-function run(asked) {
-    try { return { value: POLICY[asked.name].apply(null, asked.args) }; } catch (e) { return { error: String(e) }; }
-}
+async function call(r) { json(r, calls.answer(JSON.parse(await r.readRequestText()))); }
 
 export default { answer, call, heard, told };

@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import docker
 from cryptography import x509
@@ -35,6 +35,7 @@ from images import reference
 from render import browser, nginx, page
 from render.principals import policy_files, principals
 from settings import StackSettings
+from tests.unit.gateway import under_node
 
 HERE = Path(__file__).parent
 DOMAIN = "ollama.fortress.internal"
@@ -257,7 +258,7 @@ http {{
 """
         return {
             "nginx.conf": conf,
-            "fake_ollama.js": (HERE / "fake_ollama.js").read_text(),
+            **{name: (HERE / name).read_text() for name in ("fake_ollama.js", "calls.js")},
             **{name: text for name, text in policy_files().items() if name != "gateway.js"},
         }
 
@@ -492,6 +493,10 @@ def parse(data: bytes) -> Reply:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Bench]:
+    if under_node.asked_for():
+        with under_node.running(folder) as plain:
+            yield cast(Bench, plain)
+        return
     bench = Bench(folder)
     try:
         bench.start()

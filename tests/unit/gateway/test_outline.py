@@ -128,3 +128,22 @@ def test_a_long_chat_and_many_texts_to_embed_are_not_too_many(bench: Bench):
     assert len(kept(bench, {"messages": turns})["messages"]) == 5000
     texts = ["x" * 40] * 20_000
     assert len(kept(bench, {"input": texts}, "/api/embed")["input"]) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        pytest.param(b"1," * 200_000, "too-many-values", id="values"),
+        pytest.param(b'["' + b'\\"' * 300_000 + b'"]', "too-many-values", id="escaped quotes"),
+        pytest.param(b'""' * 40_000, "too-many-values", id="strings to the very end"),
+        pytest.param(b"[123456,1e309]", "number-size", id="infinite"),
+        pytest.param(b"[123456,12345]", None, id="ordinary numbers"),
+    ],
+)
+def test_what_is_too_dense_is_refused_before_it_is_parsed(body: bytes, reason: str | None, bench: Bench):
+    assert outlined(bench, body).get("reason") == reason
+
+
+def test_a_string_of_nothing_but_escapes_is_kept_whole(bench: Bench):
+    body = b'["' + b"\\u0041" * 50 + b'"]'
+    assert outlined(bench, body)["text"] == body.decode()

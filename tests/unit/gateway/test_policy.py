@@ -191,6 +191,14 @@ def test_a_foreign_page_is_refused_where_the_tunnel_proves_the_caller(
     assert bench.call("crossSite", {"user": "alice", "proof": "key"}, KNOWN, origin, site) is None
 
 
+@pytest.mark.parametrize("proof", ["address", "session"])
+def test_the_browsers_page_is_the_only_one_that_acts_on_its_own_address(proof: str, bench: Bench):
+    page, caller = "chat.fortress.example:8443", {"user": "alice", "proof": proof}
+    assert bench.call("crossSite", caller, KNOWN, f"https://{page}", "same-origin", page) is None
+    for other in ("https://fortress.example", "https://chat.fortress.example", "https://10.66.0.1"):
+        assert bench.call("crossSite", caller, KNOWN, other, None, page)["reason"] == "cross-site"
+
+
 @pytest.mark.parametrize(
     ("path", "raw", "found"),
     [
