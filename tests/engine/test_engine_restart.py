@@ -1,5 +1,6 @@
 """After the engine was stopped, or the machine lost its power, everything comes back by itself."""
 
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from images import NAMES, reference
-from tests.deployment import Client, Deployment, deployed
+from tests.deployment import Client, Deployment, deployed, docker
 from tests.own_engine import ADDRESS, OwnEngine, own_engine
 
 BACK_WITHIN_S = 30
@@ -36,12 +37,24 @@ def elsewhere(machine: OwnEngine) -> Iterator[Deployment]:
             yield deployment
 
 
+def _logs(deployment: Deployment) -> str:
+    said: list[str] = []
+    for part in ("vpn-node", "gateway", "ollama"):
+        command = ["docker", "logs", "--timestamps", "--tail", "9", deployment.container(part)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        said += [f"{part}:", done.stdout]
+    return "\n".join(said)
+
+
 def back(deployment: Deployment, since: float) -> None:
     """A stream by a client that did not exist before: tunnel, relay, gateway, hop and model, all of them."""
     client = Client(deployment, "bob")
     try:
         left = BACK_WITHIN_S - (time.monotonic() - since)
-        Client.wait_until(lambda: client.ask().status == 200, "answer after the engine came back", left)
+        try:
+            Client.wait_until(lambda: client.ask().status == 200, "answer after the engine came back", left)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{docker('ps', '-a')}\n{_logs(deployment)}") from None
         with client.stream() as stream:
             assert stream.flows()
     finally:
