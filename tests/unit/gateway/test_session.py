@@ -138,8 +138,9 @@ def test_the_login_service_is_asked_one_fixed_question_and_gets_nothing_but_its_
         [(method, path, headers)] = login.asked
         assert (method, path) == ("GET", "/oauth2/auth")
         assert headers == {
-            "host": named, "cookie": f"{COOKIE}; __Host-fortress_0=p; __Host-fortress_ab_csrf=c", "x-real-ip": browser.address,
-            "x-forwarded-for": browser.address, "x-forwarded-host": named, "x-forwarded-proto": "https",
+            "host": named, "cookie": f"{COOKIE}; __Host-fortress_0=p; __Host-fortress_ab_csrf=c",
+            "x-real-ip": browser.address, "x-forwarded-for": browser.address,
+            "x-forwarded-host": named, "x-forwarded-proto": "https",
             "x-forwarded-uri": "/oauth2/auth",
         }  # fmt: skip
     heard = browser.bench.heard()[-1]
