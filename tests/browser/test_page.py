@@ -607,8 +607,10 @@ def test_admins_see_everybody_and_whoever_signed_in_can_sign_out(page: Page, gat
 
 
 def test_a_panel_without_an_answer_says_why(page: Page, gateway: StandIn):
+    panel = page.get_by_role("button", name="Usage and devices")
+    expect(panel).to_be_enabled()  # the page has asked who it is, which is the same question
     gateway.refuse("/fortress/me", 503, "the model server is busy")
-    page.get_by_role("button", name="Usage and devices").click()
+    panel.click()
     expect(page.get_by_role("dialog")).to_contain_text("The model server is busy.")
 
 
