@@ -52,18 +52,23 @@ function floodKnown(r) {
 }
 
 /** js_set: floods of whoever proves nothing count against the address, so they cost nobody else anything. */
-function floodStranger(r) {
-    return who(r) ? '' : r.variables.fortress_relay + '|' + r.remoteAddress;
-}
+function floodStranger(r) { return who(r) ? '' : place(r); }
+
+// Where a request comes from, as principals.js writes it.
+function place(r) { return r.variables.fortress_relay + '|' + r.remoteAddress; }
 
 /** js_set of a header that nginx adds to every answer: the listed origin that asks, or ''. */
 function origin(r) { return cors.allowed(principals.cors_origins, r.headersIn.Origin); }
 
+function say(r, status, headers, body) {
+    Object.keys(headers).forEach(name => { r.headersOut[name] = headers[name]; });
+    r.return(status, body);
+}
+
 function promise(r, headers) {
     r.variables.fortress_verdict = 'allowed';
     r.variables.fortress_reason = 'preflight';
-    Object.keys(headers).forEach(name => { r.headersOut[name] = headers[name]; });
-    r.return(204);
+    say(r, 204, headers);
 }
 
 function end(r, refusal, verdict) {
@@ -72,13 +77,9 @@ function end(r, refusal, verdict) {
     v.fortress_reason = refusal.reason;
     if (refusal.status === 499) return r.return(499); // nobody hears it
     const page = v.fortress_page && session.shown(asked(r), refusal, principals.browser.provider);
-    if (page) {
-        Object.keys(page.headers).forEach(name => { r.headersOut[name] = page.headers[name]; });
-        return r.return(page.status, page.body);
-    }
+    if (page) return say(r, page.status, page.headers, page.body);
     r.headersOut['Content-Type'] = 'application/json';
-    Object.keys(refusal.headers).forEach(name => { r.headersOut[name] = refusal.headers[name]; });
-    r.return(refusal.status, errors.body(errors.apiOf(asked(r)), refusal) + '\n');
+    say(r, refusal.status, refusal.headers, errors.body(errors.apiOf(asked(r)), refusal) + '\n');
 }
 
 // The client's path, also where an error page has moved the request elsewhere.
@@ -112,7 +113,7 @@ function overRate(route, caller, limits) {
 
 // Whoever proves nothing: counted by the place it comes from, and only there, so that it costs nobody who is known.
 function unproven(r, refusal) {
-    const perMinute = principals.failed_auth_per_minute, key = r.variables.fortress_relay + '|' + r.remoteAddress;
+    const perMinute = principals.failed_auth_per_minute, key = place(r);
     const failed = ngx.shared.failed, [allowed, state, wait] = rates.take(failed.get(key), perMinute, perMinute, Date.now());
     failed.set(key, state);
     return allowed ? refusal : rates.guessing(wait);
@@ -174,7 +175,7 @@ function take(id) {
 function look(r, row) {
     const all = ngx.shared.queue, limits = principals.queue;
     if (!ngx.shared.live.has(row.ticket)) return identity.unknown();
-    if (ngx.shared.blocked.get('any') && isBlocked(r, row.user)) return blocked.refusal();
+    if (isBlocked(r, row.user)) return blocked.refusal();
     if (!all.has(row.id)) return queue.gone();
     if (ngx.shared.slots.size() < limits.slots && queue.next(waiting()).id === row.id) {
         if (left([row]).length) return queue.gone();
@@ -234,15 +235,15 @@ function heed() {
 
 function isBlocked(r, user) {
     const list = ngx.shared.blocked, now = Date.now();
+    if (!list.get('any')) return false;
     return blocked.holds(list.get('a:' + r.remoteAddress), now) || blocked.holds(list.get('u:' + user), now);
 }
 
 // A blocked address is refused whoever asks from it. Right after a start nobody has read the list yet.
 function barred(r, caller) {
-    const any = ngx.shared.blocked.get('any');
-    if (any === '') return null;
-    if (any === undefined) heed();
-    if (!ngx.shared.blocked.has('id')) return blocked.unread();
+    const list = ngx.shared.blocked;
+    if (!list.has('id')) heed();
+    if (!list.has('id')) return blocked.unread();
     return isBlocked(r, caller ? caller.user : '') ? blocked.refusal() : null;
 }
 
@@ -295,7 +296,7 @@ async function enter(r) {
         const reply = await r.subrequest('/-/session');
         if (read) body = await read;
         const proved = session.caller(principals, reply.status, reply.headersOut['X-Auth-Request-Email'],
-            principals.addresses[v.fortress_relay + '|' + r.remoteAddress]);
+            principals.addresses[place(r)]);
         if (proved instanceof errors.Refusal) denied = proved;
         else said = proved;
     }
@@ -433,7 +434,7 @@ function watch(r, data, flags) {
 // Throws where the stream's caller may not have it any more.
 function check(r, own, now) {
     const why = !ngx.shared.live.has(own.ticket) ? 'revoked'
-        : ngx.shared.blocked.get('any') && isBlocked(r, own.user) ? 'blocked' : '';
+        : isBlocked(r, own.user) ? 'blocked' : '';
     if (why) {
         r.variables.fortress_verdict = 'cut';
         r.variables.fortress_reason = why;

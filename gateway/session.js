@@ -1,7 +1,6 @@
 // Who asks from a browser, by a session that the login service vouches for; and what a browser's page is told. Touches no nginx object: every function here is plain and runs under any JavaScript engine.
 
 import errors from 'errors.js';
-import identity from 'identity.js';
 import routing from 'routing.js';
 import words from 'words.js';
 

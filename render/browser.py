@@ -10,6 +10,18 @@ __all__ = ["LOGIN_PORT", "server"]
 BODY_LIMIT = 1024 * 1024
 """Bytes: a body is read before the session behind its cookie is known."""
 
+_TOLD = """\
+            proxy_set_header Content-Length "";
+            proxy_set_header Connection "";
+            proxy_set_header Host $fortress_page;
+            proxy_set_header Cookie $fortress_cookies;
+            proxy_set_header X-Real-IP $remote_addr;
+            proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Host $fortress_page;
+            proxy_set_header X-Forwarded-Proto https;
+"""
+"""All that the login service is told of a request: its own cookies, and what the gateway itself knows."""
+
 _SERVER = template(
     """\
 # {{ generated }}
@@ -69,14 +81,9 @@ connect-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'n
             proxy_pass_request_body off;
             proxy_connect_timeout 2s;
             proxy_read_timeout 5s;
-            proxy_set_header Content-Length "";
-            proxy_set_header Connection "";
-            proxy_set_header Host $fortress_page;
-            proxy_set_header Cookie $fortress_cookies;
-            proxy_set_header X-Real-IP $remote_addr;
-            proxy_set_header X-Forwarded-For $remote_addr;
-            proxy_set_header X-Forwarded-Host $fortress_page;
-            proxy_set_header X-Forwarded-Proto https;
+"""
+    + _TOLD
+    + """\
             proxy_set_header X-Forwarded-Uri /oauth2/auth;
             proxy_pass http://login/oauth2/auth;
         }
@@ -105,14 +112,9 @@ connect-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'n
             proxy_read_timeout 20s;
             proxy_pass_request_body off;
             proxy_hide_header Cache-Control;
-            proxy_set_header Content-Length "";
-            proxy_set_header Connection "";
-            proxy_set_header Host $fortress_page;
-            proxy_set_header Cookie $fortress_cookies;
-            proxy_set_header X-Real-IP $remote_addr;
-            proxy_set_header X-Forwarded-For $remote_addr;
-            proxy_set_header X-Forwarded-Host $fortress_page;
-            proxy_set_header X-Forwarded-Proto https;
+"""
+    + _TOLD
+    + """\
             proxy_set_header X-Forwarded-Uri {{ step.path | path }};
             proxy_set_header X-Auth-Request-Redirect /;
             proxy_pass http://login{{ step.path | path }};
