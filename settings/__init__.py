@@ -3,6 +3,7 @@
 from settings.browser import BrowserSettings, Provider
 from settings.load import PROJECT, ConfigRefused, load
 from settings.network import Plan, Subnet
+from settings.observability import Form, ObservabilitySettings
 from settings.stack import (
     Access,
     Engine,
@@ -23,10 +24,12 @@ __all__ = [
     "ConfigRefused",
     "Device",
     "Engine",
+    "Form",
     "GatewaySettings",
     "HostSettings",
     "Limits",
     "Model",
+    "ObservabilitySettings",
     "OllamaSettings",
     "Plan",
     "Provider",

@@ -39,10 +39,37 @@ class Subnet:
     def login(self) -> IPv4Address:
         return self._host(6)
 
+    @property
+    def collector(self) -> IPv4Address:
+        return self._host(7)
+
+    @property
+    def loki(self) -> IPv4Address:
+        return self._host(8)
+
+    @property
+    def prometheus(self) -> IPv4Address:
+        return self._host(9)
+
+    @property
+    def alertmanager(self) -> IPv4Address:
+        return self._host(10)
+
+    @property
+    def node_exporter(self) -> IPv4Address:
+        return self._host(11)
+
+    @property
+    def grafana(self) -> IPv4Address:
+        return self._host(12)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """wan: VpnNode. edge: VpnNode, Gateway, Login. model: Gateway, sidecar. heart: sidecar, Ollama. login: Login."""
+    """wan: VpnNode. edge: VpnNode, Gateway, Login. model: Gateway, sidecar. heart: sidecar, Ollama. login: Login.
+
+    watch: Gateway, Prometheus, Grafana. telemetry: collector, Loki, Prometheus, Alertmanager, exporter, Grafana.
+    """
 
     base: IPv4Network
 
@@ -66,6 +93,14 @@ class Plan:
     @property
     def heart(self) -> Subnet:
         return self.subnet("heart")
+
+    @property
+    def watch(self) -> Subnet:
+        return self.subnet("watch")
+
+    @property
+    def telemetry(self) -> Subnet:
+        return self.subnet("telemetry")
 
     @property
     def pull(self) -> Subnet:

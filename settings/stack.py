@@ -12,6 +12,7 @@ from settings.addresses import device_address, refuse_collisions
 from settings.base import MODEL_NAME, Domain, Epoch, Name, Origin, Settings, StackName, or_also, or_each
 from settings.browser import PRIVATE_TOP_LEVELS, BrowserSettings, Provider
 from settings.network import BASE_PREFIX, Plan
+from settings.observability import Form, ObservabilitySettings
 from settings.timezones import Timezone
 from settings.users import Limits, User
 
@@ -259,6 +260,11 @@ class StackSettings(Settings):
     wireguard: WireguardSettings | None = None
     browser: BrowserSettings | None = Field(
         default=None, description="A page to chat in a browser: `{}` for keyless users, a provider for the others."
+    )
+    observability: ObservabilitySettings = Field(
+        default=ObservabilitySettings(),
+        description="How much is seen: `off`, `lite` or `full`, or a section with `form`.",
+        json_schema_extra=or_also({"enum": [*(form.value for form in Form), False]}),
     )
     network: NetworkSettings = NetworkSettings()
     host: HostSettings = HostSettings()
