@@ -24,6 +24,7 @@ SCRIPTS = [
     "gateway/nginx-health",
     "login/login-health",
     "vpn-node/vpn-node",
+    "vpn-node/tunnel-watch",
     "client/tunnel-client",
 ]
 
