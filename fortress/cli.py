@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fortress import blocklist, docker_engine, up
+from fortress import blocklist, commands, docker_engine, up
 from fortress import engine as engines
 from fortress import status as stack_status
 from fortress.errors import Stop
@@ -27,7 +27,8 @@ Stack = Annotated[str, typer.Option("--stack", "-s", envvar="FORTRESS_STACK", he
 @app.command("up")
 def up_command(stack: Stack = "dev") -> None:
     """Deploy this stack, ask one question through its tunnel, and write the bundles."""
-    up.up(console, stack)
+    with commands.recorded(console, stack, "up", stack):
+        up.up(console, stack)
 
 
 @app.command()
@@ -57,7 +58,8 @@ def bundle(
 ) -> None:
     """Write all that one user needs to connect, and show the QR code of each device."""
     pulumi = Pulumi(stack, up.exports(console, stack))
-    up.show_bundle(console, stack, user, pulumi.outputs(), out)
+    with commands.recorded(console, stack, "bundle", user):
+        up.show_bundle(console, stack, user, pulumi.outputs(), out)
 
 
 @app.command()
