@@ -100,7 +100,7 @@ class Login(pulumi.ComponentResource):
                     Attachment(networks.login, str(plan.login.login)),
                 ],
                 memory_mb=128,
-                tmpfs={"/run": "nosuid,nodev,noexec,size=1m,mode=1777"},
+                tmpfs={"/tmp": "nosuid,nodev,noexec,size=1m,mode=1777"},  # noqa: S108 - the pipe between its two processes
                 volumes={"/var/log/login": self.trail},
                 files=self.files,
                 health=["login-health"],

@@ -14,6 +14,7 @@ from fortress import status as stack_status
 from fortress.errors import Stop
 from fortress.pulumi_cli import Pulumi
 from images import build
+from render import dashboards
 from settings import ConfigRefused
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -97,6 +98,14 @@ def unblock(
         raise Stop("name one user or address to unblock, or write --all")
     with up.reached(console, stack) as (_, there):
         _say(blocklist.unblock_all(there, stack) if who is None else blocklist.unblock(there, stack, who))
+
+
+@app.command("dashboards")
+def dashboards_command(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("dashboards"),
+) -> None:
+    """Write Grafana's dashboards as JSON, for a Grafana of your own: its data sources' uids are prometheus and loki."""
+    _say([str(path) for path in dashboards.write(out)])
 
 
 def _say(sentences: list[str]) -> None:
