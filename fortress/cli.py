@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fortress import blocklist, commands, docker_engine, up
+from fortress import blocklist, commands, docker_engine, report, up
 from fortress import engine as engines
 from fortress import status as stack_status
 from fortress.errors import Stop
@@ -106,6 +106,16 @@ def dashboards_command(
 ) -> None:
     """Write Grafana's dashboards as JSON, for a Grafana of your own: its data sources' uids are prometheus and loki."""
     _say([str(path) for path in dashboards.write(out)])
+
+
+@app.command("report")
+def report_command(
+    month: Annotated[str | None, typer.Option(help="Like 2026-11; without it the one that runs.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports"),
+    stack: Stack = "dev",
+) -> None:
+    """Write one month as a page: users, tokens, refusals, what is worth a look, keys, certificates, what to do."""
+    _say([str(path) for path in report.write(console, stack, month, out)])
 
 
 def _say(sentences: list[str]) -> None:
