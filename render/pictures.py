@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from math import floor, isfinite, log10
 
-WIDTH, HEIGHT = 720, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 34, 26
+WIDTH, HEIGHT = 480, 220
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 36, 26
 BLUE, PALE, ORANGE, RED, GREY, GREEN, VIOLET = (
     "#2b6ca3",
     "#8fb8d8",
@@ -114,10 +114,10 @@ def bars(title: str, rows: Sequence[tuple[str, float]], unit: str = "", colour: 
         parts.append(_text(0, TOP + 16, "nothing", FAINT, 13))
     for at, (name, value) in enumerate(shown):
         y = TOP + at * 26
-        long = value / top * (WIDTH - 330)
-        parts.append(_text(0, y + 15, _cut(name, 32), INK, 13))
-        parts.append(f"<rect x='230' y='{y + 3}' width='{max(1.5, long):.1f}' height='16' rx='2' fill='{colour}'/>")
-        parts.append(_text(238 + max(1.5, long), y + 16, short(value, unit), FAINT, 12))
+        long = value / top * (WIDTH - 230)
+        parts.append(_text(0, y + 15, _cut(name, 23), INK, 13))
+        parts.append(f"<rect x='166' y='{y + 3}' width='{max(1.5, long):.1f}' height='16' rx='2' fill='{colour}'/>")
+        parts.append(_text(173 + max(1.5, long), y + 16, short(value, unit), FAINT, 12))
     return _picture(title, parts, height)
 
 
@@ -192,7 +192,7 @@ def _axes(
         y = _y(tick, top)
         parts.append(f"<line x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{y:.1f}' y2='{y:.1f}' stroke='{GRID}'/>")
         parts.append(_text(LEFT - 8, y + 4, short(tick, unit), FAINT, 12, anchor="end"))
-    every = max(1, -(-len(labels) // 10))
+    every = max(1, -(-len(labels) // 9))
     for at in range(0, len(labels), every):
         parts.append(_text(LEFT + first + at * step, HEIGHT - 8, labels[at], FAINT, 12, anchor="middle"))
     return parts

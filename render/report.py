@@ -80,7 +80,7 @@ def _numbers(review: Review) -> list[tuple[str, str]]:
         ("Tokens", short(review.tokens)),
         ("Active users", f"{active} of {len(review.users)}"),
         ("Refused", f"{short(review.refused)} ({share:.1%})" if review.refused else "0"),
-        ("First token, half / 19 of 20", first),
+        ("First token, half / most", first),
         ("Without valid proof", short(sum(review.failures.values()))),
     ]
 
@@ -238,20 +238,20 @@ p.sub { margin: 0.3rem 0 1.5rem; color: var(--faint); }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(145px, 1fr)); gap: 0.7rem; margin: 0; }
 dl div { padding: 0.7rem 0.9rem; background: var(--soft); border-radius: 8px; }
 dt { font-size: 0.8rem; color: var(--faint); }
-dd { margin: 0.15rem 0 0; font-size: 1.3rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+dd { margin: 0.15rem 0 0; font-size: 1.2rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .do { margin-top: 1.5rem; padding: 0.9rem 1.2rem; border-left: 4px solid var(--accent); background: var(--soft);
   border-radius: 0 8px 8px 0; }
 .do h2 { margin: 0 0 0.3rem; padding: 0; border: 0; font-size: 1.05rem; }
 .do ul { margin: 0; padding-left: 1.1rem; }
 .do p { margin: 0; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1.4rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); gap: 1.4rem; }
 svg { width: 100%; height: auto; display: block; }
 .wide { overflow-x: auto; }
 table { width: 100%; border-collapse: collapse; font-size: 0.87rem; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--faint); white-space: nowrap; }
 th, td { padding: 0.34rem 0.9rem 0.34rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th.n, td.n { text-align: right; }
-td { overflow-wrap: anywhere; min-width: 3.2rem; }
+td { overflow-wrap: break-word; }
 td.n { white-space: nowrap; }
 .none, .more { color: var(--faint); margin: 0.2rem 0; font-size: 0.9rem; }
 code { font: 0.92em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; background: #e9eef3; padding: 0 0.25em;
@@ -261,6 +261,8 @@ code { font: 0.92em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; ba
   h1 { font-size: 1.5rem; }
   dl { grid-template-columns: 1fr 1fr; }
   dd { font-size: 1.1rem; }
+  table { font-size: 0.8rem; }
+  th, td { padding-right: 0.55rem; }
 }
 @media print {
   @page { size: A4; margin: 14mm 13mm; }
