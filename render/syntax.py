@@ -76,6 +76,7 @@ FILTERS = {
     "host": _only(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", "a host with or without a port"),
     "wgkey": _only(r"[A-Za-z0-9+/]{43}=", "a WireGuard key"),
     "clientid": _only(r"[A-Za-z0-9._:/@-]{1,255}", "a client id"),
+    "email": _only(r"[a-z0-9.!#$%&'*+/=?^_`{|}~@-]{3,254}", "an e-mail address in lower case"),
     "words": _only(r"[a-z:]+( [a-z:]+)*", "plain words"),
     "url": _only(r"https://[A-Za-z0-9.:\[\]/_~-]+", "an https address without a query"),
     "hex": _only(r"[0-9a-f]{64}", "64 hex digits"),

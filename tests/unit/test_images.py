@@ -22,8 +22,10 @@ SCRIPTS = [
     "common/apt-install",
     "common/check-version",
     "gateway/nginx-health",
+    "login/login",
     "login/login-health",
     "vpn-node/vpn-node",
+    "vpn-node/tunnel-watch",
     "client/tunnel-client",
 ]
 
