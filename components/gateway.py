@@ -112,7 +112,7 @@ class Gateway(pulumi.ComponentResource):
         )
 
     def _container(self, name: str) -> docker.Container:
-        plan = self.args.settings.plan
+        plan, watch = self.args.settings.plan, self.args.networks.watch
         container, _ = hardened(
             f"{name}-container",
             host=self.args.host,
@@ -126,6 +126,7 @@ class Gateway(pulumi.ComponentResource):
                 networks=[
                     Attachment(self.args.networks.edge, str(plan.edge.gateway)),
                     Attachment(self.args.networks.model, str(plan.model.gateway)),
+                    *([Attachment(watch, str(plan.watch.gateway))] if watch else []),
                 ],
                 memory_mb=512,
                 tmpfs={"/tmp": "nosuid,nodev,noexec,size=256m,mode=1777"},  # noqa: S108 - bodies wait here
