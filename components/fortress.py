@@ -57,7 +57,7 @@ class Fortress(pulumi.ComponentResource):
                 model=plan.model,
                 heart=plan.heart,
                 login=plan.login if settings.login else None,
-                watch=None if watched.form is Form.OFF else plan.watch,
+                watch=plan.watch if settings.observability.watched else None,
                 telemetry=plan.telemetry if watched.form is Form.FULL else None,
                 notify=plan.notify if watched.alerts else None,
                 storage=plan.storage if watched.object_storage else None,

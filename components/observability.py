@@ -25,6 +25,8 @@ COLLECTOR, LOKI, PROMETHEUS, ALERTMANAGER, EXPORTER = WATCHERS
 UIDS = {COLLECTOR: 103, LOKI: 104, PROMETHEUS: 105, ALERTMANAGER: 106, EXPORTER: 107}
 READERS = ("101", "102", "0")
 """Groups of those who write the trails: gateway, login, VpnNode."""
+FIGURES = "/var/log/vpn-node"
+"""Where the VpnNode writes its figures, as files that the exporter reads."""
 TMP = {"/tmp": "nosuid,nodev,noexec,size=16m,mode=1777"}  # noqa: S108
 
 
@@ -235,14 +237,14 @@ class Observability(pulumi.ComponentResource):
     def _exporter(self, name: str) -> docker.Container:
         own = self.args.settings.plan.telemetry.node_exporter
         disks = {**self.args.disks, LOKI: self.volumes[LOKI], PROMETHEUS: self.volumes[PROMETHEUS]}
+        figures = self.args.trails.get(FIGURES)
         return self._container(
             name,
             EXPORTER,
             command=[
                 "prometheus-node-exporter",
                 "--collector.disable-defaults",
-                "--collector.textfile",
-                "--collector.textfile.directory=/var/log/vpn-node",
+                *(["--collector.textfile", f"--collector.textfile.directory={FIGURES}"] if figures else []),
                 "--collector.filesystem",
                 "--collector.filesystem.mount-points-include=^/volumes/",
                 f"--web.listen-address={own}:{prometheus.EXPORTER_PORT}",
@@ -253,7 +255,7 @@ class Observability(pulumi.ComponentResource):
             memory_mb=64,
             health=[str(own), str(prometheus.EXPORTER_PORT), "/"],
             read_only={
-                **{path: volume for path, volume in self.args.trails.items() if path == "/var/log/vpn-node"},
+                **({FIGURES: figures} if figures else {}),
                 **{f"/volumes/{disk}": volume for disk, volume in sorted(disks.items())},
             },
             groups=READERS,

@@ -153,6 +153,11 @@ class ObservabilitySettings(Settings):
         default=None, description="Of `form: full`: who is told; nobody: alerts are only shown."
     )
 
+    @property
+    def watched(self) -> bool:
+        """May the gateway's figures be read from beside it, on the network `watch`?"""
+        return self.form is not Form.OFF
+
     @model_validator(mode="before")
     @classmethod
     def _one_word_is_the_form(cls, value: Any) -> Any:
