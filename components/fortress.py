@@ -56,6 +56,7 @@ class Fortress(pulumi.ComponentResource):
                 model=plan.model,
                 heart=plan.heart,
                 login=plan.login if settings.login else None,
+                watch=plan.watch if settings.observability.watched else None,
             ),
             child,
         )

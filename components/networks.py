@@ -21,16 +21,19 @@ class NetworksArgs:
     heart: Subnet
     login: Subnet | None
     """The way out of the login service, where a provider is configured."""
+    watch: Subnet | None
+    """Where the gateway's figures are read, unless `observability` is off."""
 
 
 class Networks(pulumi.ComponentResource):
-    """wan, edge, model and heart; login where somebody may sign in."""
+    """wan, edge, model and heart; login where somebody may sign in, watch where somebody may look."""
 
     wan: docker.Network
     edge: docker.Network
     model: docker.Network
     heart: docker.Network
     login: docker.Network | None
+    watch: docker.Network | None
 
     def __init__(self, name: str, args: NetworksArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("fortress:index:Networks", name, {}, opts)
@@ -40,6 +43,7 @@ class Networks(pulumi.ComponentResource):
         self.model = self._network(name, args.model, internal=True)
         self.heart = self._network(name, args.heart, internal=True)
         self.login = None if args.login is None else self._network(name, args.login, internal=False)
+        self.watch = None if args.watch is None else self._network(name, args.watch, internal=True)
         self.register_outputs({})
 
     def _network(self, name: str, subnet: Subnet, *, internal: bool) -> docker.Network:

@@ -176,27 +176,38 @@ def _without(rows: Sequence[Blocked], target: Target) -> list[Blocked]:
 
 def _audit_line(verdict: str, target: Target, now: int, until: int = 0) -> str:
     """As the gateway writes one for each request, and two words more: who did it, and until when."""
-    empty = dict.fromkeys(("request_id", "device", "relay", "route", "method", "model", "ttft", "tls"), "")
     names = " ".join(target.names)
     line = {
-        "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
-        **empty,
+        "time": _stamp(now),
+        "request_id": "",
         "principal": names if target.kind == "users" else "",
         "proof": "operator",
+        "device": "",
+        "relay": "",
         "address": names if target.kind == "addresses" else "",
+        "route": "",
+        "method": "",
         "status": 0,
         "verdict": verdict,
         "reason": "operator",
-        "duration": 0,
-        "queued": 0,
-        "bytes": 0,
+        "model": "",
+        "agent": "",
         "tokens_in": 0,
         "tokens_out": 0,
+        "first_token_s": None,
+        "duration_s": 0,
+        "queued_s": 0,
+        "bytes": 0,
         "completion": "finished",
+        "tls": "",
         "operator": operator(),
-        "until": datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds") if until else "",
+        "until": _stamp(until) if until else "",
     }
     return json.dumps(line, separators=(",", ":"))
+
+
+def _stamp(at: int) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
 
 
 def operator() -> str:

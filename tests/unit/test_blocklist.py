@@ -88,7 +88,7 @@ def test_the_audit_line_says_who_whom_and_until_when(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("SUDO_USER", raising=False)
     line = json.loads(blocklist._audit_line("blocked", Target("users", ("bob",)), NOW, NOW + 60))
     assert (line["verdict"], line["principal"], line["address"]) == ("blocked", "bob", "")
-    assert (line["operator"], line["until"]) == (getpass.getuser(), "2027-01-15T08:01:00+00:00")
+    assert (line["operator"], line["until"]) == (getpass.getuser(), "2027-01-15T08:01:00.000Z")
     line = json.loads(blocklist._audit_line("unblocked", Target("addresses", ("10.0.0.1", "fd::1")), NOW))
     assert (line["verdict"], line["address"], line["until"]) == ("unblocked", "10.0.0.1 fd::1", "")
     monkeypatch.setenv("SUDO_USER", "ops")

@@ -186,7 +186,7 @@ class Bench:
             ollama=self.host(5),
             login=self.host(self.login_host),
         )
-        return SimpleNamespace(edge=part, model=part, heart=part)
+        return SimpleNamespace(edge=part, model=part, heart=part, watch=part)
 
     def start(self) -> None:
         self._network()
