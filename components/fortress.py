@@ -7,6 +7,7 @@ import pulumi
 from pulumi import Input, Output, ResourceOptions
 
 from components.gateway import Gateway, GatewayArgs
+from components.grafana import Grafana, GrafanaArgs
 from components.host import Host, HostArgs
 from components.identity import Identity, IdentityArgs
 from components.login import Login, LoginArgs
@@ -17,7 +18,7 @@ from components.ollama_host import OllamaHost, OllamaHostArgs
 from components.pki import Pki, PkiArgs
 from components.vpn_node import VpnNode, VpnNodeArgs
 from fortress import ssh
-from images import WATCHERS, reference
+from images import GRAFANA, WATCHERS, needed, reference
 from render import bundle
 from settings import Form, StackSettings
 
@@ -136,6 +137,19 @@ class Fortress(pulumi.ComponentResource):
                     trails={"/var/log/gateway": gateway.audit},
                     disks={"audit": gateway.audit, "state": gateway.state, "models": ollama_host.models},
                     images={part: _image(part, settings) for part in WATCHERS},
+                ),
+                child,
+            )
+        if GRAFANA in needed(settings):
+            Grafana(
+                f"{name}-grafana",
+                GrafanaArgs(
+                    settings=settings,
+                    host=host,
+                    names=names,
+                    networks=networks,
+                    dashboards={},
+                    image=_image(GRAFANA, settings),
                 ),
                 child,
             )
