@@ -6,6 +6,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
 
+from settings.base import EMAIL
+
 GENERATED = "made by ollama-fortress; a change here is lost with the next `make up`"
 
 
@@ -83,7 +85,7 @@ FILTERS = {
     "host": _only(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", "a host with or without a port"),
     "wgkey": _only(r"[A-Za-z0-9+/]{43}=", "a WireGuard key"),
     "clientid": _only(r"[A-Za-z0-9._:/@-]{1,255}", "a client id"),
-    "email": _only(r"[a-z0-9.!#$%&*+/=?^_`{|}~-]+@[a-z0-9.-]+", "an e-mail address"),
+    "email": _only(EMAIL, "an e-mail address in lower case"),
     "visible": _only(r"[\x20\x21\x23-\x5b\x5d-\x7e]*", "text that may stand between double quotes"),
     "words": _only(r"[a-z:]+( [a-z:]+)*", "plain words"),
     "url": _only(r"https://[A-Za-z0-9.:\[\]/_~-]+", "an https address without a query"),

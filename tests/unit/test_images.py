@@ -24,9 +24,11 @@ SCRIPTS = [
     "common/apt-install",
     "common/check-version",
     "gateway/nginx-health",
+    "login/login",
     "login/login-health",
     "watchers/http-health",
     "vpn-node/vpn-node",
+    "vpn-node/tunnel-watch",
     "client/tunnel-client",
 ]
 
