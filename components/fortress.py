@@ -19,7 +19,7 @@ from components.pki import Pki, PkiArgs
 from components.vpn_node import VpnNode, VpnNodeArgs
 from fortress import ssh
 from images import GRAFANA, WATCHERS, needed, reference
-from render import bundle
+from render import bundle, dashboards
 from settings import Form, StackSettings
 
 
@@ -106,8 +106,9 @@ class Fortress(pulumi.ComponentResource):
             ),
             child,
         )
+        login: Login | None = None
         if settings.login:
-            Login(
+            login = Login(
                 f"{name}-login",
                 LoginArgs(
                     settings=settings, host=host, names=names, networks=networks, image=_image("login", settings)
@@ -126,6 +127,9 @@ class Fortress(pulumi.ComponentResource):
             ),
             child,
         )
+        trails = {"/var/log/gateway": gateway.audit, "/var/log/vpn-node": self.vpn_node.trail}
+        if login is not None:
+            trails["/var/log/login"] = login.trail
         if watched.form is Form.FULL:
             Observability(
                 f"{name}-observability",
@@ -134,7 +138,7 @@ class Fortress(pulumi.ComponentResource):
                     host=host,
                     names=names,
                     networks=networks,
-                    trails={"/var/log/gateway": gateway.audit},
+                    trails=trails,
                     disks={"audit": gateway.audit, "state": gateway.state, "models": ollama_host.models},
                     images={part: _image(part, settings) for part in WATCHERS},
                 ),
@@ -148,7 +152,7 @@ class Fortress(pulumi.ComponentResource):
                     host=host,
                     names=names,
                     networks=networks,
-                    dashboards={},
+                    dashboards=dashboards.files(),
                     image=_image(GRAFANA, settings),
                 ),
                 child,

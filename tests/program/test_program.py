@@ -271,7 +271,14 @@ def test_a_way_out_is_only_where_somebody_is_told_or_a_store_is_asked():
 def test_lines_and_figures_are_protected_and_what_can_be_had_again_is_not():
     built = build(WATCHED | {"protect": True}, preview=False).of("docker:index/volume:Volume")
     guarded = {each.object["name"].removeprefix("fortress-test-"): each.protect for each in built}
-    assert {name for name, protect in guarded.items() if protect} == {"audit", "state", "models", "loki", "prometheus"}
+    assert {name for name, protect in guarded.items() if protect} == {
+        "audit",
+        "state",
+        "tunnel",
+        "models",
+        "loki",
+        "prometheus",
+    }
     assert set(guarded) >= {"collector", "alertmanager"}
 
 
@@ -295,7 +302,8 @@ def test_the_trails_are_read_and_never_written_by_what_watches():
     containers = {each.name: each for each in build(WATCHED, preview=False).of("docker:index/container:Container")}
     mounted = containers["fortress-observability-collector"].object["volumes"]
     rights = {row["containerPath"]: "readOnly" in row and row["readOnly"] for row in mounted}
-    assert rights == {"/config": True, "/var/lib/collector": False, "/var/log/gateway": True}
+    trails = {"/var/log/gateway": True, "/var/log/vpn-node": True}
+    assert rights == {"/config": True, "/var/lib/collector": False, **trails}
     exporter = containers["fortress-observability-node-exporter"].object["volumes"]
     assert all(row["readOnly"] for row in exporter)
 
