@@ -147,6 +147,16 @@ class ObservabilitySettings(Settings):
         description="When the audit trail cannot be written, as on a full disk: go on, count and tell the lost lines; "
         "or answer 503.",
     )
+    audit_file_mb: int = Field(
+        default=64, ge=1, le=4096, description="The audit file is set aside when it is this large, and every day (UTC)."
+    )
+    audit_files_mb: int = Field(
+        default=1024,
+        ge=2,
+        le=1_000_000,
+        description="All audit files together: the oldest go first. A million requests are about 450 MB.",
+    )
+    audit_days: int = Field(default=400, ge=1, le=3660, description="Older audit files are deleted.")
     retention: Retention = Field(default=Retention(), description="Of `form: full`.")
     object_storage: ObjectStorage | None = Field(default=None, description="Of `form: full`.")
     alerts: AlertReceivers | None = Field(
@@ -175,4 +185,14 @@ class ObservabilitySettings(Settings):
                     f"{name} is written, but form is {self.form.value}, where nothing would heed it; write "
                     f"`form: full` beside it, or delete {name}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _two_files_at_least(self) -> Self:
+        if self.audit_files_mb < 2 * self.audit_file_mb:
+            raise ValueError(
+                f"audit_files_mb is {self.audit_files_mb}, but one audit file may have {self.audit_file_mb} MB, so "
+                f"setting it aside would delete it at once. Write audit_files_mb: {2 * self.audit_file_mb} or more, or "
+                f"audit_file_mb: {self.audit_files_mb // 2} or less"
+            )
         return self
