@@ -112,7 +112,13 @@ class Gateway(pulumi.ComponentResource):
         )
 
     def _container(self, name: str) -> docker.Container:
-        plan = self.args.settings.plan
+        plan, networks = self.args.settings.plan, self.args.networks
+        attachments = [
+            Attachment(networks.edge, str(plan.edge.gateway)),
+            Attachment(networks.model, str(plan.model.gateway)),
+        ]
+        if networks.watch is not None:
+            attachments.append(Attachment(networks.watch, str(plan.watch.gateway)))
         container, _ = hardened(
             f"{name}-container",
             host=self.args.host,
@@ -123,10 +129,7 @@ class Gateway(pulumi.ComponentResource):
                 user="101:101",
                 entrypoints=["nginx"],
                 command=["-c", "/config/current/nginx.conf", "-g", "daemon off;"],
-                networks=[
-                    Attachment(self.args.networks.edge, str(plan.edge.gateway)),
-                    Attachment(self.args.networks.model, str(plan.model.gateway)),
-                ],
+                networks=attachments,
                 memory_mb=512,
                 tmpfs={"/tmp": "nosuid,nodev,noexec,size=256m,mode=1777"},  # noqa: S108 - bodies wait here
                 volumes={"/var/log/gateway": self.audit, "/var/lib/gateway": self.state},

@@ -111,11 +111,11 @@ def blocked(gateway: Container) -> list[Blocked]:
     return parse(run(gateway, "sh", "-c", READ), clock(gateway))
 
 
-def lasting(text: str) -> int:
-    """Seconds of a duration like 30s, 10m, 1h or 7d."""
+def lasting(text: str, otherwise: str = "or leave --for out to block for good") -> int:
+    """Seconds of a duration like 30s, 10m, 1h or 7d. otherwise: what else may be written, for the refusal."""
     matched = re.fullmatch(r"([1-9][0-9]{0,4})([smhd])", text)
     if matched is None:
-        raise Stop(f"{text!r} is no duration; write it like 30s, 10m, 1h or 7d, or leave --for out to block for good")
+        raise Stop(f"{text!r} is no duration; write it like 30s, 10m, 1h or 7d, {otherwise}")
     return int(matched[1]) * SECONDS[matched[2]]
 
 

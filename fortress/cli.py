@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fortress import blocklist, commands, docker_engine, report, up
+from fortress import blocklist, commands, docker_engine, logs, report, up, usage
 from fortress import engine as engines
 from fortress import status as stack_status
 from fortress.errors import Stop
@@ -116,6 +116,40 @@ def report_command(
 ) -> None:
     """Write one month as a page: users, tokens, refusals, what is worth a look, keys, certificates, what to do."""
     _say([str(path) for path in report.write(console, stack, month, out)])
+
+
+@app.command("logs")
+def logs_command(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    user: Annotated[str | None, typer.Option(help="Only this user's requests.")] = None,
+    verdict: Annotated[str | None, typer.Option(help="allowed, refused (or denied), failed or cut.")] = None,
+    since: Annotated[str, typer.Option(help="How far back: 30s, 10m, 1h or 7d.")] = "1h",
+    as_json: Annotated[bool, typer.Option("--json", help="The lines as they were written.")] = False,
+    stack: Stack = "dev",
+) -> None:
+    """Show who asked for what, and how it ended; never what was said."""
+    with up.reached(Console(stderr=True), stack) as (_, there):
+        for line in logs.read(there, stack, user=user, verdict=verdict, since=since, follow=follow):
+            if as_json:
+                print(logs.as_json(line), flush=True)
+            else:
+                logs.show(console, line)
+
+
+@app.command("usage")
+def usage_command(
+    user: Annotated[str | None, typer.Option(help="Only this user.")] = None,
+    since: Annotated[str, typer.Option(help="How far back: 10m, 1h or 30d.")] = "30d",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    stack: Stack = "dev",
+) -> None:
+    """Show what each user has asked for and got: requests, refusals, tokens, models."""
+    with up.reached(Console(stderr=True), stack) as (_, there):
+        found = usage.read(there, stack, user, since)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        usage.show(console, found)
 
 
 def _say(sentences: list[str]) -> None:

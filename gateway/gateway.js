@@ -10,6 +10,7 @@ import errors from 'errors.js';
 import identity from 'identity.js';
 import ledger from 'ledger.js';
 import models from 'models.js';
+import observe from 'observe.js';
 import outline from 'outline.js';
 import principals from 'principals.js';
 import queue from 'queue.js';
@@ -241,7 +242,8 @@ function isBlocked(r, user) {
 
 // A blocked address is refused whoever asks from it. Right after a start nobody has read the list yet.
 function barred(r, caller) {
-    const list = ngx.shared.blocked;
+    const list = ngx.shared.blocked, mute = observe.shut();
+    if (mute) return mute;
     if (!list.has('id')) heed();
     if (!list.has('id')) return blocked.unread();
     return isBlocked(r, caller ? caller.user : '') ? blocked.refusal() : null;
@@ -259,6 +261,7 @@ function meter(r, caller, route, size, verdict) {
     const limited = user.limits.tokens_per_day !== null || user.limits.tokens_per_month !== null;
     running = { r: r, id: id, user: caller.user, ticket: caller.ticket, slot: r.variables.fortress_slot, admitted: now,
         seen: now, looked: 0, renewed: now, hold: limited ? plan.hold : 0, counted: [0, 0],
+        first: 0, last: 0, gaps: {}, gapped: 0,
         of: usage.meter(plan.prompt, plan.answer, plan.drop) };
     return null;
 }
@@ -421,6 +424,7 @@ function watch(r, data, flags) {
     const now = Date.now(), own = metered(r);
     if (own && now - own.looked > LOOK_MS) check(r, own, now);
     if (own && r.status < 400) {
+        if (data.length) observe.chunk(own, now);
         usage.count(own.of, data, flags.last);
         if (own.of.drop) data = usage.pass(own.of, data, flags.last);
         if (now - own.seen > COUNT_MS) {
@@ -467,11 +471,8 @@ function announce() {
     live.keys(1000000).forEach(ticket => { if (!wanted.has(ticket)) live.delete(ticket); });
 }
 
-/** js_set of the log format: seconds that the request waited for its turn, as a JSON number. */
-function queued(r) {
-    const since = Number(r.variables.fortress_waits);
-    return since ? ((Number(r.variables.fortress_served) || Date.now()) - since) / 1000 : 0;
-}
+// Milliseconds that the request waited for its turn.
+function queued(v) { return v.fortress_waits ? (Number(v.fortress_served) || Date.now()) - Number(v.fortress_waits) : 0; }
 
 /**
  * js_periodic: the newest worker keeps the counters of all; the old ones count into the same memory. A worker that
@@ -499,15 +500,14 @@ function own(r) {
 }
 
 /**
- * js_set, used only in the log format, so it runs once at every end of a request: counts what it cost, then gives back
- * what it held. A caller that leaves while Ollama reads the prompt pays it: Ollama notices that only at the first token.
+ * js_set, used only by the log, so it runs once at every end of a request: counts what it cost, writes its line, then
+ * gives back what it held. Returns '': nginx itself logs nothing. A caller that leaves while Ollama reads the prompt pays it: Ollama notices that only at the first token.
  */
 function completion(r) {
     const v = r.variables, streams = ngx.shared.streams, spent = metered(r);
     if (spent) {
         if (v.status === '499' && !spent.of.bytes && Number(v.upstream_bytes_sent) > 0) spent.of.in = spent.of.prompt;
         settle(spent, 0);
-        [v.fortress_tokens_in, v.fortress_tokens_out] = spent.counted.map(String);
         running = null;
     }
     if (v.fortress_waits) ngx.shared.queue.delete(v.request_id);
@@ -516,10 +516,11 @@ function completion(r) {
     if (v.fortress_principal) ledger.release(v.fortress_principal, v.request_id);
     if (v.fortress_slot && streams.get(v.fortress_slot) === v.request_id) streams.delete(v.fortress_slot);
     if (spent && streams.size() === 0 && leaving()) keep();
-    return v.request_completion === 'OK' ? 'finished' : 'cut';
+    observe.ended(r, spent, queued(v));
+    return '';
 }
 
 export default {
     admit, announce, completion, cookies, describe, enter, failed, floodKnown, floodStranger, heed, home, keep, list,
-    nothing, origin, own, queued, step, watch,
+    nothing, origin, own, step, watch,
 };

@@ -14,9 +14,9 @@ ROUTES = Path(__file__).parent.parent / "gateway" / "routes.json"
 HOP_PORT = 8443
 OLLAMA_PORT = 11434
 LOGIN_PORT = 4180
+METRICS_PORT = 9145
 SIDECAR_NAME = "ollama-sidecar"
 SMALL_BODY = 64 * 1024
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 MADE = (400, 404, 405, 408, 413, 414, 421, 429, 500, 501, 502, 503, 504, 505)
 """Statuses with which nginx itself refuses; the policy words them."""
 
@@ -137,6 +137,8 @@ http {
     # What it holds outlives a reload: that is how an old worker learns whose streams to cut.
     js_shared_dict_zone zone=live:8m;
     js_shared_dict_zone zone=blocked:1m;
+    js_shared_dict_zone zone=figures:8m type=number;
+    js_shared_dict_zone zone=asked:256k timeout=60s;
     # Who runs and who waits for it, each with the worker that holds it: a dead worker's are given back.
     js_shared_dict_zone zone=slots:1m timeout={{ stream_timeout | number }}s;
     js_shared_dict_zone zone=queue:1m timeout={{ turn_timeout | number }}s;
@@ -152,11 +154,8 @@ http {
     js_var $fortress_slot;
     js_var $fortress_waits;
     js_var $fortress_served;
-    js_var $fortress_tokens_in 0;
-    js_var $fortress_tokens_out 0;
     js_set $fortress_known gateway.floodKnown;
     js_set $fortress_stranger gateway.floodStranger;
-    js_set $fortress_queued gateway.queued;
     js_set $fortress_completion gateway.completion;
 
     # A relay is known by its fixed address; only its word about the client's address is believed.
@@ -205,28 +204,8 @@ http {
     limit_req_zone $fortress_stranger zone=stranger:1m rate=50r/s;
     limit_req_status 429;
 
-    # Only what the policy knows is written; the client's own words never are.
-    log_format audit escape=json '{"time":"$time_iso8601","request_id":"$request_id",'
-        '"principal":"$fortress_principal","proof":"$fortress_proof","device":"$fortress_device",'
-        '"relay":"$fortress_relay","address":"$remote_addr","route":"$fortress_route","method":"$fortress_method",'
-        '"status":$fortress_status,"verdict":"$fortress_verdict","reason":"$fortress_reason",'
-        '"model":"$fortress_model","ttft":"$upstream_header_time","duration":$request_time,'
-        '"queued":$fortress_queued,"bytes":$body_bytes_sent,"completion":"$fortress_completion",'
-        # Set by the one before: so they come behind it.
-        '"tokens_in":$fortress_tokens_in,"tokens_out":$fortress_tokens_out,"tls":"$ssl_protocol"}';
-    map $request_method $fortress_method {
-        default unknown;
-{% for method in methods %}
-        {{ method | methods }} {{ method | methods }};
-{% endfor %}
-    }
-    # A request that was never answered has the status 000, which is no JSON number; HTTP/0.9 has 009.
-    map $status $fortress_status {
-        default $status;
-        "000" 0;
-        "009" 0;
-    }
-    access_log /var/log/gateway/audit.json audit;
+    # The end of every request, and of each only once: the policy writes its line, nginx none.
+    access_log /dev/null combined if=$fortress_completion;
 
     add_header X-Content-Type-Options nosniff always;
     add_header Cache-Control no-store always;
@@ -373,12 +352,34 @@ http {
     }
 
 {% endif %}
+    # How it is, and its figures. Here, and on `watch` where there is one; no client has a way to either.
     server {
         listen 127.0.0.1:8081;
+{% if watch %}
+        listen {{ watch | address }}:{{ metrics_port | number }};
+{% endif %}
         access_log off;
         location = /healthz {
             return 204;
         }
+        location = /metrics {
+            js_import exporter from exporter.js;
+            js_content exporter.scrape;
+        }
+        location @tend {
+            js_import exporter from exporter.js;
+            js_periodic exporter.tend interval=1s;
+        }
+{% for path in asked %}
+        location = /-{{ path | path }} {
+            internal;
+            # A dead Ollama holds a scrape up for two seconds at most: to connect, TLS, the answer.
+            proxy_connect_timeout 500ms;
+            proxy_read_timeout 1s;
+            subrequest_output_buffer_size 1m;
+            proxy_pass https://ollama{{ path | path }};
+        }
+{% endfor %}
         location / {
             return 404;
         }
@@ -528,13 +529,15 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
         lists=[row["path"] for row in rows if row["list"]],
         flood_rate=max(50, per_minute * 2 // 60),
         flood_burst=flood_burst(settings),
-        methods=METHODS,
         made=MADE,
         domain=settings.domain,
         tunnel_addresses=[own.server4, own.server6],
         relay=RELAY,
         relay_address=plan.edge.vpn_node,
         gateway=plan.edge.gateway,
+        watch=plan.watch.gateway if settings.observability.watched else None,
+        metrics_port=METRICS_PORT,
+        asked=["/api/ps", "/api/version"],
         sidecar=plan.model.sidecar,
         sidecar_name=SIDECAR_NAME,
         hop_port=HOP_PORT,

@@ -13,6 +13,7 @@ from settings import StackSettings
 from settings.timezones import offsets
 
 RELAY = "wireguard"
+MB = 1024 * 1024
 POLICY = Path(__file__).parent.parent / "gateway"
 
 
@@ -36,7 +37,7 @@ def principals(
         "domain": settings.domain,
         "tunnel_addresses": [str(own.server4), str(own.server6)],
         "model_upload": settings.gateway.model_upload and settings.engine.value == "online",
-        "body_limit": settings.gateway.body_limit_mb * 1024 * 1024,
+        "body_limit": settings.gateway.body_limit_mb * MB,
         "context_length": settings.ollama.context_length,
         "clock": {"timezone": settings.timezone, "offsets": offsets(settings.timezone)},
         "browser": None
@@ -56,6 +57,17 @@ def principals(
             "wait_s": settings.gateway.queue_wait_s,
             "per_user": settings.gateway.queue_per_user,
             "total": settings.gateway.queue_total,
+        },
+        # Names that the operator wrote; whatever else is asked for is `unknown` in the audit line.
+        "models": sorted(
+            {model.name for model in settings.models}
+            | {name for user in settings.users.values() for name in user.models if "*" not in name}
+        ),
+        "audit": {
+            "strict": settings.observability.audit == "strict",
+            "file": settings.observability.audit_file_mb * MB,
+            "files": settings.observability.audit_files_mb * MB,
+            "days": settings.observability.audit_days,
         },
         "users": {
             name: {

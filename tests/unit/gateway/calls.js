@@ -1,6 +1,7 @@
 // The policy's plain functions by their names, for tests that call them with JSON: in njs, or under Node to see what is run.
 
 import crypto from 'crypto';
+import audit from 'audit.js';
 import blocked from 'blocked.js';
 import bodies from 'bodies.js';
 import bounds from 'bounds.js';
@@ -8,6 +9,7 @@ import budget from 'budget.js';
 import cors from 'cors.js';
 import errors from 'errors.js';
 import identity from 'identity.js';
+import metrics from 'metrics.js';
 import models from 'models.js';
 import outline from 'outline.js';
 import queue from 'queue.js';
@@ -15,9 +17,10 @@ import rates from 'rates.js';
 import reach from 'reach.js';
 import routing from 'routing.js';
 import session from 'session.js';
+import trail from 'trail.js';
 import usage from 'usage.js';
 
-const POLICY = Object.assign({}, blocked, bodies, bounds, budget, cors, errors, identity, models, queue, rates, reach,
+const POLICY = Object.assign({}, trail, metrics, audit, blocked, bodies, bounds, budget, cors, errors, identity, models, queue, rates, reach,
     routing, session, usage, { identified, judge, measured, outlined, planned });
 const MARK = 'mark-that-no-test-writes:';
 

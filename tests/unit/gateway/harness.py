@@ -186,7 +186,7 @@ class Bench:
             ollama=self.host(5),
             login=self.host(self.login_host),
         )
-        return SimpleNamespace(edge=part, model=part, heart=part)
+        return SimpleNamespace(edge=part, model=part, heart=part, watch=part)
 
     def start(self) -> None:
         self._network()
@@ -341,12 +341,24 @@ http {{
         return {row[1] for row in rows if "worker process" in row[-1] and "shutting" not in row[-1]}
 
     def audit(self) -> list[dict[str, Any]]:
+        """Every line, of the files that were set aside too."""
         time.sleep(0.05)
-        container = self.containers["gateway"].id
-        shown = subprocess.run(
-            ["docker", "exec", container, "cat", "/var/log/gateway/audit.json"], capture_output=True, check=True
-        )
-        return [_line(line) for line in shown.stdout.splitlines()]
+        text = self.shell("cat /var/log/gateway/audit-*.json /var/log/gateway/audit.json 2>/dev/null || true")
+        # A line that a full disk let in only by half is left as spaces.
+        return [_line(line) for line in text.splitlines() if line.strip()]
+
+    def shell(self, command: str) -> bytes:
+        """What a command in the gateway's container says."""
+        words = ["docker", "exec", self.containers["gateway"].id, "sh", "-c", command]
+        return subprocess.run(words, capture_output=True, check=True).stdout
+
+    def scrape(self) -> str:
+        """The gateway's figures, as a Prometheus on `watch` gets them."""
+        connection = http.client.HTTPConnection(self.host(3), nginx.METRICS_PORT, timeout=10)
+        connection.request("GET", "/metrics")
+        reply = connection.getresponse()
+        assert reply.status == 200, reply.status
+        return reply.read().decode()
 
     def _control(self, method: str, path: str, body: bytes | None = None) -> Any:
         connection = http.client.HTTPConnection(self.host(5), 9000, timeout=20)

@@ -572,8 +572,8 @@ def test_the_audit_line_of_a_stream_says_how_it_ended(quiet: Bench):
     line = quiet.audit()[-1]
     assert set(line) == {
         "time", "request_id", "principal", "proof", "device", "relay", "address", "route", "method", "status",
-        "verdict", "reason", "model", "ttft", "duration", "queued", "bytes", "completion", "tls", "tokens_in",
-        "tokens_out",
+        "verdict", "reason", "model", "agent", "tokens_in", "tokens_out", "first_token_s", "duration_s", "queued_s",
+        "bytes", "completion", "tls",
     }  # fmt: skip
     assert (line["verdict"], line["model"], line["completion"], line["tls"]) == (
         "allowed",

@@ -152,14 +152,14 @@ def test_slots_go_round_over_the_users_not_to_whoever_came_first(narrow: Callabl
     assert order(bench) == ["alice"], "one slot let more than one request through"
     assert [end(stream).status for stream in streams] == [200] * 9
     assert order(bench) == ["alice", "bob", "carol", "bob", "carol", "bob", "bob", "bob", "bob"]
-    assert line_of(bench, "carol")["queued"] > 0.5
+    assert line_of(bench, "carol")["queued_s"] > 0.5
 
 
 def test_without_waiting_there_is_no_delay(narrow: Callable[..., Bench]):
     bench = narrow()
     for _ in range(20):
         assert ask(bench, "bob").status == 200
-    assert [line["queued"] for line in bench.audit()[-20:]] == [0] * 20, "a request waited beside a free slot"
+    assert [line["queued_s"] for line in bench.audit()[-20:]] == [0] * 20, "a request waited beside a free slot"
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ def test_waiting_ends_with_429_in_the_callers_shape(path: str, said: Any, narrow
         assert "limit queue_wait_s (1) reached" in said(reply.json)
         line = line_of(bench, "alice")
         assert (line["verdict"], line["reason"]) == ("refused", "queue-wait")
-        assert 1 <= line["queued"] < 5
+        assert 1 <= line["queued_s"] < 5
         assert bench.ask("GET", "/api/version", key=KEYS["carol"]).status == 200, "a read waited"
-        assert line_of(bench, "carol")["queued"] == 0
+        assert line_of(bench, "carol")["queued_s"] == 0
     assert order(bench) == ["bob"]
 
 
@@ -202,7 +202,7 @@ def test_where_waiting_is_off_a_taken_slot_refuses_at_once(narrow: Callable[...,
     with begin(bench, "bob", "100 50"):
         reply = ask(bench, "carol")
         line = line_of(bench, "carol")
-    assert (reply.status, line["reason"], line["queued"]) == (429, "queue-wait", 0)
+    assert (reply.status, line["reason"], line["queued_s"]) == (429, "queue-wait", 0)
     assert "limit slots (1) reached" in reply.json["error"]
 
 

@@ -1,0 +1,112 @@
+// The gateway's figures as Prometheus reads them. Touches no nginx object: every function here is plain and runs under any JavaScript engine.
+
+import audit from 'audit.js';
+
+// [type, what it is], in the order in which they are shown.
+const FAMILIES = {
+    fortress_requests_total: ['counter', 'Requests that ended, by principal ("": unproven), route class and verdict.'],
+    fortress_refusals_total: ['counter', 'Refused requests by reason.'],
+    fortress_limits_hit_total: ['counter', 'Requests refused by a limit.'],
+    fortress_auth_failures_total: ['counter', 'Requests without a valid proof of who asks.'],
+    fortress_tokens_total: ['counter', 'Tokens read (in) and made (out).'],
+    fortress_first_token_seconds: ['histogram', 'From the request to the first piece of its answer, waiting included.'],
+    fortress_chunk_gap_seconds: ['histogram', 'Between two pieces of an answer.'],
+    fortress_request_seconds: ['histogram', 'Duration of inference requests.'],
+    fortress_queue_seconds: ['histogram', 'Time that inference requests waited for a slot.'],
+    fortress_queue_length: ['gauge', 'Requests that wait for a slot now.'],
+    fortress_slots: ['gauge', 'Inference requests that may run at once.'],
+    fortress_slots_used: ['gauge', 'Inference requests that run now.'],
+    fortress_streams: ['gauge', 'Inference requests that are open now, waiting ones included.'],
+    fortress_budget_used_ratio: ['gauge', 'Tokens used of a budget; 1: all.'],
+    fortress_audit_lines_total: ['counter', 'Audit lines written.'],
+    fortress_audit_lost_total: ['counter', 'Audit lines that could not be written.'],
+    fortress_ollama_up: ['gauge', 'Does Ollama answer through the mTLS hop?'],
+    fortress_ollama_info: ['gauge', 'Its version.'],
+    fortress_ollama_model_bytes: ['gauge', 'Memory of a loaded model.'],
+    fortress_certificate_expires_timestamp_seconds: ['gauge', 'When a certificate ends.'],
+    fortress_blocked: ['gauge', 'Who is shut out by `fortress block`.'],
+    fortress_policy_info: ['gauge', 'The policy that answers.'],
+};
+const ALWAYS = ['fortress_auth_failures_total', 'fortress_audit_lines_total', 'fortress_audit_lost_total'];
+
+/** One series with its labels; their values are text of ours, or of Ollama's. */
+function series(name, labels) {
+    const said = Object.keys(labels).map(key => key + '="'
+        + String(labels[key]).replace(/\\/g, '\\\\').replace(/"/g, '\\"').replace(/\n/g, '\\n') + '"');
+    return said.length ? name + '{' + said.join(',') + '}' : name;
+}
+
+// Each bucket holds those below it, too.
+function histogram(name, counts) {
+    const rows = [];
+    let sum = 0;
+    audit.BOUNDS.concat('+Inf').forEach((bound, at) => {
+        sum += counts[name + '|' + at] || 0;
+        rows.push(series(name + '_bucket', { le: bound }) + ' ' + sum);
+    });
+    return rows.concat(name + '_sum ' + (counts[name + '|sum'] || 0), name + '_count ' + sum);
+}
+
+/** counts: {series: value}, as audit.js counts; now: [[series, value]] of this moment. Returns the text of a scrape. */
+function text(counts, now) {
+    const rows = {}, out = [];
+    ALWAYS.forEach(name => { rows[name] = [name + ' ' + (counts[name] || 0)]; });
+    Object.keys(counts).filter(key => key.indexOf('{') > 0).sort().map(key => [key, counts[key]]).concat(now).forEach(row => {
+        const name = row[0].split('{')[0];
+        (rows[name] = rows[name] || []).push(row[0] + ' ' + row[1]);
+    });
+    Object.keys(FAMILIES).forEach(name => {
+        const kind = FAMILIES[name][0], own = kind === 'histogram' ? histogram(name, counts) : rows[name];
+        if (own) out.push('# HELP ' + name + ' ' + FAMILIES[name][1].replace(/\\/g, '\\\\'), '# TYPE ' + name + ' ' + kind, own.join('\n'));
+    });
+    return out.join('\n') + '\n';
+}
+
+/** Of what Ollama said ({version, ps} or null: nothing): rows for `text`. known: declared names, see audit.named. */
+function ollama(said, known) {
+    if (!said) return [['fortress_ollama_up', 0]];
+    const rows = [['fortress_ollama_up', 1], [series('fortress_ollama_info', { version: said.version }), 1]], bytes = {};
+    said.models.forEach(each => {
+        const name = audit.model(known, String(each.name)), vram = Number(each.size_vram) || 0;
+        const sum = bytes[name] || (bytes[name] = [0, 0]);
+        sum[0] += Math.max(0, (Number(each.size) || 0) - vram);
+        sum[1] += vram;
+    });
+    Object.keys(bytes).forEach(name => ['ram', 'vram'].forEach((where, at) => {
+        rows.push([series('fortress_ollama_model_bytes', { model: name, where: where }), bytes[name][at]]);
+    }));
+    return rows;
+}
+
+// One element of DER at `at`: where its inside begins, and where it ends.
+function element(der, at) {
+    let length = der[at + 1], from = at + 2;
+    if (length > 127) {
+        const digits = length - 128;
+        length = 0;
+        for (let i = 0; i < digits; i++) length = length * 256 + der[from++];
+    }
+    return { tag: der[at], from: from, end: from + length };
+}
+
+/**
+ * The second (since 1970) in which the first certificate of a PEM text ends. Throws where it is none.
+ * Source: RFC 5280, section 4.1: after version, serial number, algorithm and issuer comes the validity.
+ */
+function ends(pem) {
+    const inside = pem.split('-----BEGIN CERTIFICATE-----')[1].split('-----END')[0];
+    const der = Buffer.from(inside.replace(/\s/g, ''), 'base64');
+    let at = element(der, element(der, 0).from).from;
+    if (der[at] === 0xa0) at = element(der, at).end; // the version, which may be left out
+    for (let i = 0; i < 3; i++) at = element(der, at).end;
+    const last = element(der, element(der, element(der, at).from).end);
+    const said = der.subarray(last.from, last.end).toString();
+    // UTCTime has two digits of the year, 50 and above meaning 19xx.
+    const time = last.tag === 0x17 ? (said < '50' ? '20' : '19') + said : said;
+    const part = (from, digits) => Number(time.slice(from, from + digits));
+    const ms = Date.UTC(part(0, 4), part(4, 2) - 1, part(6, 2), part(8, 2), part(10, 2), part(12, 2));
+    if (!(ms > 0)) throw new Error('not a certificate');
+    return ms / 1000;
+}
+
+export default { ends, ollama, series, text };

@@ -1,0 +1,180 @@
+"""The audit line and what it counts: shaped by plain functions, written by the real gateway."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.gateway.harness import KEYS, Bench
+
+ALICE, BOB = KEYS["alice"], KEYS["bob"]
+NOW = 1_800_000_000_000
+KNOWN = {"tiny:latest": "tiny", "llama3.2:3b": "llama3.2:3b"}
+ENDED: dict[str, Any] = {
+    "request_id": "ab" * 16,
+    "fortress_principal": "bob",
+    "fortress_proof": "key",
+    "fortress_device": "desk",
+    "fortress_relay": "wireguard",
+    "remote_addr": "10.66.5.6",
+    "fortress_route": "/api/chat",
+    "request_method": "POST",
+    "status": "200",
+    "fortress_verdict": "allowed",
+    "fortress_reason": "",
+    "fortress_model": "TINY",
+    "request_time": "2.500",
+    "body_bytes_sent": "1234",
+    "request_completion": "OK",
+    "ssl_protocol": "TLSv1.3",
+}
+SPENT = {"counted": [26, 298], "first": NOW - 2000}
+FACTS = {
+    "time": "2027-01-15T08:00:00.000Z",
+    "request_id": "ab" * 16,
+    "principal": "bob",
+    "proof": "key",
+    "device": "desk",
+    "relay": "wireguard",
+    "address": "10.66.5.6",
+    "route": "/api/chat",
+    "method": "POST",
+    "status": 200,
+    "verdict": "allowed",
+    "reason": "",
+    "model": "tiny",
+    "agent": "ollama",
+    "tokens_in": 26,
+    "tokens_out": 298,
+    "first_token_s": 0.5,
+    "duration_s": 2.5,
+    "queued_s": 1.25,
+    "bytes": 1234,
+    "completion": "finished",
+    "tls": "TLSv1.3",
+}
+
+
+def facts(bench: Bench, spent: Any = None, queued: float = 0, **more: Any) -> dict[str, Any]:
+    return bench.call("facts", {**ENDED, **more}, "ollama", KNOWN, spent, queued, NOW)
+
+
+def test_a_line_says_all_of_a_request_in_its_order(bench: Bench):
+    found = facts(bench, SPENT, 1250)
+    assert found == FACTS
+    assert list(found) == list(FACTS)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"fortress_model": "llama3.2:3B"}, {"model": "llama3.2:3b"}),
+        ({"fortress_model": "my-secret-plan"}, {"model": "unknown"}),
+        ({"fortress_model": "constructor"}, {"model": "unknown"}),
+        ({"fortress_model": ""}, {"model": ""}),
+        ({"request_method": "BREW"}, {"method": "unknown"}),
+        ({"status": "000"}, {"status": 0}),
+        ({"status": "009"}, {"status": 0}),
+        ({"request_completion": ""}, {"completion": "cut"}),
+        ({"ssl_protocol": None}, {"tls": ""}),
+        ({"request_time": None, "body_bytes_sent": None}, {"duration_s": 0, "bytes": 0}),
+    ],
+)
+def test_what_a_client_chose_is_said_only_where_it_is_known(more: Any, said: dict[str, Any], bench: Bench):
+    found = facts(bench, **more)
+    assert {key: found[key] for key in said} == said
+
+
+def test_without_a_first_token_there_is_no_time_to_it(bench: Bench):
+    assert facts(bench)["first_token_s"] is None
+    assert facts(bench, {"counted": [26, 0], "first": 0})["first_token_s"] is None
+
+
+def test_a_clock_that_jumps_makes_no_negative_times(bench: Bench):
+    found = facts(bench, {"counted": [1, 1], "first": NOW - 3_600_000}, -3_600_000)
+    assert (found["first_token_s"], found["queued_s"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("header", "family"),
+    [
+        ("ollama/0.32.15 (amd64 linux) Go/go1.26", "ollama"),
+        ("ollama-python/0.6.1 (x86_64 linux) Python/3.13.5", "ollama"),
+        ("OpenAI/Python 2.9.0", "openai"),
+        ("AsyncOpenAI/Python 2.9.0", "openai"),
+        ("Anthropic/JS 0.70.0", "anthropic"),
+        ("curl/8.17.0", "curl"),
+        ("Mozilla/5.0 (X11; Linux x86_64)", "browser"),
+        ("my company's secret project", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_an_agent_is_one_of_a_few_families(header: str | None, family: str, bench: Bench):
+    assert bench.call("agent", header) == family
+
+
+@pytest.mark.parametrize("value", ['"', "\\", "\n", "\r\n", "\x00", "\x7f", "\u2028", "\ud800", "\U0001f600" * 9])
+def test_whatever_a_value_holds_a_line_is_one_json_object(value: str, bench: Bench):
+    line = bench.call("line", {"route": value})
+    assert line.endswith("\n")
+    assert line.count("\n") == 1
+    assert list(json.loads(line)) == ["route"]
+
+
+def test_names_are_found_by_any_of_their_spellings(bench: Bench):
+    assert bench.call("named", ["tiny", "Llama3.2:3B"]) == {"tiny:latest": "tiny", "llama3.2:3b": "Llama3.2:3B"}
+
+
+def test_a_gap_says_how_many_lines_are_missing(bench: Bench):
+    assert json.loads(bench.call("gap", 7, NOW)) == {"time": FACTS["time"], "event": "audit-lost", "lines": 7}
+
+
+@pytest.mark.parametrize(("seconds", "place"), [(0, 0), (0.01, 0), (0.011, 1), (300, 13), (301, 14)])
+def test_a_time_has_one_place_among_the_bounds(seconds: float, place: int, bench: Bench):
+    assert bench.call("bin", seconds) == place
+
+
+def test_an_answer_counts_its_request_its_tokens_and_its_times(bench: Bench):
+    assert bench.call("counted", FACTS, "inference") == [
+        ['fortress_requests_total{principal="bob",class="inference",verdict="allowed"}', 1],
+        ['fortress_tokens_total{principal="bob",model="tiny",direction="in"}', 26],
+        ['fortress_tokens_total{principal="bob",model="tiny",direction="out"}', 298],
+        ["fortress_request_seconds|7", 1],
+        ["fortress_request_seconds|sum", 2.5],
+        ["fortress_queue_seconds|7", 1],
+        ["fortress_queue_seconds|sum", 1.25],
+        ["fortress_first_token_seconds|5", 1],
+        ["fortress_first_token_seconds|sum", 0.5],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "series"),
+    [
+        ({"reason": "model-not-granted", "status": 403}, ['fortress_refusals_total{reason="model-not-granted"}']),
+        (
+            {"reason": "tokens_per_day", "status": 429},
+            [
+                'fortress_refusals_total{reason="tokens_per_day"}',
+                'fortress_limits_hit_total{principal="bob",limit="tokens_per_day"}',
+            ],
+        ),
+        (
+            {"reason": "no-identity", "status": 401, "principal": ""},
+            ['fortress_refusals_total{reason="no-identity"}', "fortress_auth_failures_total"],
+        ),
+    ],
+)
+def test_a_refusal_counts_its_reason_and_no_times(more: dict[str, Any], series: list[str], bench: Bench):
+    refused = FACTS | {"verdict": "refused", "tokens_in": 0, "tokens_out": 0, "first_token_s": None} | more
+    rows = bench.call("counted", refused, "inference")
+    assert [row[0] for row in rows[1:]] == series
+    assert rows[0][0].endswith('class="inference",verdict="refused"}')
+
+
+def test_a_stream_that_was_cut_counts_its_times_and_a_broken_one_does_not(bench: Bench):
+    cut = bench.call("counted", FACTS | {"verdict": "cut", "first_token_s": None}, "inference")
+    assert [row[0].partition("|")[0] for row in cut[3::2]] == ["fortress_request_seconds", "fortress_queue_seconds"]
+    for verdict, kind in (("failed", "inference"), ("allowed", "read")):
+        rows = bench.call("counted", FACTS | {"verdict": verdict, "tokens_in": 0}, kind)
+        assert not any("seconds" in row[0] for row in rows)

@@ -1,0 +1,122 @@
+"""The gateway's figures: their text, and what a scrape of the real gateway says."""
+
+import base64
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tests.unit.gateway.harness import Authority, Bench
+
+KNOWN = {"tiny:latest": "tiny"}
+
+
+def families(text: str) -> dict[str, list[str]]:
+    """Samples by family, in order; every family has its HELP and TYPE before it."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            found[line.split()[2]] = []
+        elif not line.startswith("#"):
+            found[next(reversed(found))].append(line)
+    return found
+
+
+def test_counters_of_losses_are_there_from_the_start(bench: Bench):
+    found = families(bench.call("text", {}, []))
+    assert found["fortress_audit_lost_total"] == ["fortress_audit_lost_total 0"]
+    assert found["fortress_auth_failures_total"] == ["fortress_auth_failures_total 0"]
+    assert "fortress_tokens_total" not in found
+
+
+def test_series_stand_beneath_their_family_in_order(bench: Bench):
+    counts = {'fortress_refusals_total{reason="b"}': 2, 'fortress_refusals_total{reason="a"}': 1, "missing": 3}
+    text = bench.call("text", counts, [["fortress_slots", 4], ["fortress_audit_lines_total", 1]])
+    assert families(text)["fortress_refusals_total"] == [
+        'fortress_refusals_total{reason="a"} 1',
+        'fortress_refusals_total{reason="b"} 2',
+    ]
+    assert "fortress_slots 4" in text
+    assert "missing" not in text
+
+
+def test_a_bucket_of_a_histogram_holds_those_below_it(bench: Bench):
+    counts = {"fortress_queue_seconds|0": 2, "fortress_queue_seconds|14": 1, "fortress_queue_seconds|sum": 400.5}
+    rows = families(bench.call("text", counts, []))["fortress_queue_seconds"]
+    assert rows[0] == 'fortress_queue_seconds_bucket{le="0.01"} 2'
+    assert rows[13:] == [
+        'fortress_queue_seconds_bucket{le="300"} 2',
+        'fortress_queue_seconds_bucket{le="+Inf"} 3',
+        "fortress_queue_seconds_sum 400.5",
+        "fortress_queue_seconds_count 3",
+    ]
+
+
+def test_a_label_says_its_value_whatever_is_in_it(bench: Bench):
+    assert bench.call("series", "up", {}) == "up"
+    assert bench.call("series", "up", {"a": 'x"\\\n', "b": 1}) == 'up{a="x\\"\\\\\\n",b="1"}'
+
+
+def test_an_ollama_that_says_nothing_is_down(bench: Bench):
+    assert bench.call("ollama", None, KNOWN) == [["fortress_ollama_up", 0]]
+
+
+def test_loaded_models_are_shown_by_their_declared_names(bench: Bench):
+    models: list[dict[str, Any]] = [
+        {"name": "tiny:latest", "size": 300, "size_vram": 200},
+        {"name": "somebody's", "size": 10},
+        {"name": "another", "size": 5, "size_vram": 7},
+        {"name": "third"},
+    ]
+    assert bench.call("ollama", {"version": "0.35.0", "models": models}, KNOWN) == [
+        ["fortress_ollama_up", 1],
+        ['fortress_ollama_info{version="0.35.0"}', 1],
+        ['fortress_ollama_model_bytes{model="tiny",where="ram"}', 100],
+        ['fortress_ollama_model_bytes{model="tiny",where="vram"}', 200],
+        ['fortress_ollama_model_bytes{model="unknown",where="ram"}', 10],
+        ['fortress_ollama_model_bytes{model="unknown",where="vram"}', 7],
+    ]
+
+
+def test_the_end_of_a_certificate_is_the_one_that_cryptography_reads(bench: Bench):
+    authority = Authority("a name of sixty-four characters, as long as one may ever be ....")
+    for pem in (authority.pem, authority.leaf("one.example")[0], authority.leaf("two.example")[0] + authority.pem):
+        wanted = x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc
+        assert bench.call("ends", pem) == wanted.timestamp()
+
+
+def dated(authority: Authority, end: datetime) -> str:
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(authority.name)
+        .issuer_name(authority.name)
+        .public_key(authority.key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(1950, 1, 2, tzinfo=UTC))
+        .not_valid_after(end)
+    )
+    return builder.sign(authority.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+@pytest.mark.parametrize("year", [1999, 2049, 2050, 2199])
+def test_certificates_of_either_way_to_write_a_time_are_read(year: int, bench: Bench):
+    end = datetime(year, 12, 31, 23, 59, 58, tzinfo=UTC)
+    assert bench.call("ends", dated(Authority("x"), end)) == end.timestamp()
+
+
+def test_a_certificate_without_its_version_is_read(bench: Bench):
+    der = Authority("x").certificate.public_bytes(Encoding.DER)
+    assert der.count(b"\xa0\x03\x02\x01\x02") == 1
+    der = der.replace(b"\xa0\x03\x02\x01\x02", b"")
+    pem = f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(der).decode()}\n-----END CERTIFICATE-----\n"
+    assert bench.call("ends", pem) > time.time()
+
+
+@pytest.mark.parametrize("pem", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"])
+def test_what_is_no_certificate_is_said(pem: str, bench: Bench):
+    with pytest.raises(AssertionError, match="Error"):
+        bench.call("ends", pem)
