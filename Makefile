@@ -4,7 +4,7 @@ FORTRESS = bin/fortress
 PYTEST = .venv/bin/python -m pytest
 # Most of these tests wait for something: two at a time, each file with its own deployment or gateway.
 SIDE_BY_SIDE = -n 2 --dist loadfile
-.PHONY: images up preview down env bundle test test-unit test-program test-engine test-live test-browser lint golden bench bench-peers bootstrap
+.PHONY: images up preview down env bundle test test-unit test-program test-engine test-live test-browser soak lint golden bench bench-peers bootstrap
 
 up:
 	@$(FORTRESS) up --stack $(STACK)
@@ -44,6 +44,10 @@ test-live: bootstrap
 
 test-browser: bootstrap
 	$(PYTEST) $(SIDE_BY_SIDE) tests/browser
+
+# Not in CI, and longer than an hour: no line of 10,000 is lost or doubled, and what all that watches needs of memory.
+soak: images
+	FORTRESS_SOAK=1 $(PYTEST) -s --timeout=7200 tests/engine/test_observability.py
 
 golden: bootstrap
 	FORTRESS_GOLDEN=write $(PYTEST) tests/unit -k golden -q

@@ -26,11 +26,14 @@ class ContainerSpec:
     user: str
     networks: Sequence[Attachment]
     memory_mb: int
+    groups: Sequence[str] = ()
+    """Further groups, by number: of those who write what it reads."""
     command: Sequence[str] | None = None
     entrypoints: Sequence[str] | None = None
     envs: Mapping[str, str] = field(default_factory=dict)
     files: HostFiles | None = None
     volumes: Mapping[str, docker.Volume] = field(default_factory=dict)
+    read_only_volumes: Mapping[str, docker.Volume] = field(default_factory=dict)
     tmpfs: Mapping[str, str] = field(default_factory=dict)
     pids: int = 64
     cpus: float | None = None
@@ -61,6 +64,7 @@ def hardened(
         envs=[f"{key}={value}" for key, value in sorted(spec.envs.items())],
         labels=names.container_labels(spec.component),
         user=spec.user,
+        group_adds=list(spec.groups) or None,
         read_only=True,
         capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"], adds=list(spec.add_capabilities)),
         security_opts=["no-new-privileges"],
@@ -115,6 +119,9 @@ def _volumes(spec: ContainerSpec) -> list[docker.ContainerVolumeArgs]:
     for path, volume in spec.volumes.items():
         volume_name = volume.name
         mounts.append(docker.ContainerVolumeArgs(volume_name=volume_name, container_path=path))
+    for path, volume in spec.read_only_volumes.items():
+        volume_name = volume.name
+        mounts.append(docker.ContainerVolumeArgs(volume_name=volume_name, container_path=path, read_only=True))
     return mounts
 
 

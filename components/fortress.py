@@ -12,13 +12,14 @@ from components.identity import Identity, IdentityArgs
 from components.login import Login, LoginArgs
 from components.names import Names
 from components.networks import Networks, NetworksArgs
+from components.observability import Observability, ObservabilityArgs
 from components.ollama_host import OllamaHost, OllamaHostArgs
 from components.pki import Pki, PkiArgs
 from components.vpn_node import VpnNode, VpnNodeArgs
 from fortress import ssh
-from images import reference
+from images import WATCHERS, reference
 from render import bundle
-from settings import StackSettings
+from settings import Form, StackSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class FortressArgs:
 
 
 class Fortress(pulumi.ComponentResource):
-    """VpnNode -> Gateway -> OllamaHost."""
+    """VpnNode -> Gateway -> OllamaHost, and what watches them."""
 
     endpoint: Output[str]
     ca_certificate: Output[str]
@@ -42,7 +43,7 @@ class Fortress(pulumi.ComponentResource):
         assert wireguard is not None
         child = ResourceOptions(parent=self)
         names = Names(stack=settings.stack, prefix=name)
-        plan = settings.plan
+        plan, watched = settings.plan, settings.observability
         self.tunnel_address = str(wireguard.server4)
 
         host = Host(f"{name}-host", HostArgs(settings=settings.host, stack=settings.stack), child)
@@ -57,6 +58,9 @@ class Fortress(pulumi.ComponentResource):
                 heart=plan.heart,
                 login=plan.login if settings.login else None,
                 watch=plan.watch if settings.observability.watched else None,
+                telemetry=plan.telemetry if watched.form is Form.FULL else None,
+                notify=plan.notify if watched.alerts else None,
+                storage=plan.storage if watched.object_storage else None,
             ),
             child,
         )
@@ -72,7 +76,7 @@ class Fortress(pulumi.ComponentResource):
             ),
             child,
         )
-        OllamaHost(
+        ollama_host = OllamaHost(
             f"{name}-ollama-host",
             OllamaHostArgs(
                 settings=settings,
@@ -121,6 +125,20 @@ class Fortress(pulumi.ComponentResource):
             ),
             child,
         )
+        if watched.form is Form.FULL:
+            Observability(
+                f"{name}-observability",
+                ObservabilityArgs(
+                    settings=settings,
+                    host=host,
+                    names=names,
+                    networks=networks,
+                    trails={"/var/log/gateway": gateway.audit},
+                    disks={"audit": gateway.audit, "state": gateway.state, "models": ollama_host.models},
+                    images={part: _image(part, settings) for part in WATCHERS},
+                ),
+                child,
+            )
         self.endpoint = gateway.endpoint
         self.ca_certificate = Output.unsecret(self.pki.server.authority)
         self.bundles = {user: self._bundle(settings, user) for user in sorted(settings.users)}

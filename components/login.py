@@ -1,7 +1,7 @@
 """Login: oauth2-proxy, which sends people to their provider and says afterwards who they are.
 
-Owns one container and its files. It decides about nobody: the Gateway asks it, and knows whom it lets in. Its way out,
-to the provider, is a network of its own.
+Owns one container, its files and the trail of who signed in. It decides about nobody: the Gateway asks it, and knows
+whom it lets in. Its way out, to the provider, is a network of its own.
 """
 
 from dataclasses import dataclass
@@ -35,12 +35,13 @@ class LoginArgs:
 
 
 class Login(pulumi.ComponentResource):
-    """One oauth2-proxy; its sessions are cookies, so it keeps nothing."""
+    """One oauth2-proxy; its sessions are cookies, so it keeps nothing but the trail."""
 
     def __init__(self, name: str, args: LoginArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("fortress:index:Login", name, {}, opts)
         self.args = args
         self.files = self._files(name)
+        self.trail = self._trail(f"{name}-trail")
         self.container = self._container(name)
         self.register_outputs({})
 
@@ -52,6 +53,7 @@ class Login(pulumi.ComponentResource):
         cookie_seed = seed(f"{name}-cookie-seed", ResourceOptions(parent=self))
         files: dict[str, Input[str]] = {
             "oauth2-proxy.cfg": oauth2_proxy.config(settings, settings.plan),
+            "people": oauth2_proxy.people(settings),
             "client-secret": Output.secret(own.client_secret.get_secret_value()),
             "cookie-secret": Output.secret(
                 cookie_seed.apply(lambda text: cookie_secret(Seed.from_hex(text), own.epoch)),
@@ -68,12 +70,18 @@ class Login(pulumi.ComponentResource):
                 uid=UID,
                 check="oauth2-proxy --config /config/current/oauth2-proxy.cfg --config-test",
                 container=self.args.names.of(COMPONENT),
-                # It reads its files only once. Asked to end, it does, and the engine starts it again.
-                reload="TERM",
             ),
             about=[f"provider {own.provider}", f"sessions of {own.session_hours} h"],
             chosen=["client-secret"],
             opts=ResourceOptions(parent=self),
+        )
+
+    def _trail(self, name: str) -> docker.Volume:
+        return docker.Volume(
+            name,
+            name=self.args.names.of("login"),
+            labels=self.args.names.volume_labels("login"),
+            opts=ResourceOptions(parent=self, provider=self.args.host.provider, protect=self.args.settings.protect),
         )
 
     def _container(self, name: str) -> docker.Container:
@@ -87,13 +95,13 @@ class Login(pulumi.ComponentResource):
                 component=COMPONENT,
                 image=self.args.image,
                 user=f"{UID}:{UID}",
-                entrypoints=["oauth2-proxy"],
-                command=["--config", "/config/current/oauth2-proxy.cfg"],
                 networks=[
                     Attachment(networks.edge, str(plan.edge.login)),
                     Attachment(networks.login, str(plan.login.login)),
                 ],
                 memory_mb=128,
+                tmpfs={"/tmp": "nosuid,nodev,noexec,size=1m,mode=1777"},  # noqa: S108 - the pipe between its two processes
+                volumes={"/var/log/login": self.trail},
                 files=self.files,
                 health=["login-health"],
             ),

@@ -1,4 +1,4 @@
-"""The Docker networks of a fortress. All but `wan` and `login` are internal: the host has no address or route there."""
+"""The Docker networks of a fortress. Internal ones give the host no address or route; the others are a way out."""
 
 from dataclasses import dataclass
 
@@ -22,11 +22,17 @@ class NetworksArgs:
     login: Subnet | None
     """The way out of the login service, where a provider is configured."""
     watch: Subnet | None
-    """Where the gateway's figures are read, unless `observability` is off."""
+    """Where the gateway's figures are asked for, with `observability: lite` or `full`."""
+    telemetry: Subnet | None
+    """Between the parts of `observability: full`."""
+    notify: Subnet | None
+    """The way out of Alertmanager, where somebody is told."""
+    storage: Subnet | None
+    """The way out of Loki, where an object store is configured."""
 
 
 class Networks(pulumi.ComponentResource):
-    """wan, edge, model and heart; login where somebody may sign in, watch where somebody may look."""
+    """wan, edge, model and heart; the others where there is somebody on them."""
 
     wan: docker.Network
     edge: docker.Network
@@ -34,6 +40,9 @@ class Networks(pulumi.ComponentResource):
     heart: docker.Network
     login: docker.Network | None
     watch: docker.Network | None
+    telemetry: docker.Network | None
+    notify: docker.Network | None
+    storage: docker.Network | None
 
     def __init__(self, name: str, args: NetworksArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("fortress:index:Networks", name, {}, opts)
@@ -42,9 +51,15 @@ class Networks(pulumi.ComponentResource):
         self.edge = self._network(name, args.edge, internal=True)
         self.model = self._network(name, args.model, internal=True)
         self.heart = self._network(name, args.heart, internal=True)
-        self.login = None if args.login is None else self._network(name, args.login, internal=False)
-        self.watch = None if args.watch is None else self._network(name, args.watch, internal=True)
+        self.login = self._optional(name, args.login, internal=False)
+        self.watch = self._optional(name, args.watch, internal=True)
+        self.telemetry = self._optional(name, args.telemetry, internal=True)
+        self.notify = self._optional(name, args.notify, internal=False)
+        self.storage = self._optional(name, args.storage, internal=False)
         self.register_outputs({})
+
+    def _optional(self, name: str, subnet: Subnet | None, *, internal: bool) -> docker.Network | None:
+        return None if subnet is None else self._network(name, subnet, internal=internal)
 
     def _network(self, name: str, subnet: Subnet, *, internal: bool) -> docker.Network:
         return docker.Network(

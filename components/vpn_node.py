@@ -1,6 +1,7 @@
 """The VpnNode: the tunnel's end, and a relay for exactly one TCP port.
 
-Owns one container and its files. It decrypts no TLS and knows no user; the Gateway does both.
+Owns one container, its files and the trail of who came and went. It decrypts no TLS and decides about no user; the
+Gateway does both.
 """
 
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ class VpnNode(pulumi.ComponentResource):
         self.private_key = self._private_key(name)
         self.public_key = Output.unsecret(self.private_key.apply(wireguard_public))
         self.files = self._files(name)
+        self.trail = self._trail(f"{name}-tunnel")
         self.container = self._container(name)
         self.register_outputs({"public_key": self.public_key})
 
@@ -82,6 +84,7 @@ class VpnNode(pulumi.ComponentResource):
             component=COMPONENT,
             files={
                 "wg0.conf": configuration,
+                "devices": keys.apply(lambda values: wireguard.devices(peers(values))),
                 "nftables.nft": nftables.vpn_node(
                     settings, [device.ip4 for device in devices], [device.ip6 for device in devices]
                 ),
@@ -101,6 +104,14 @@ class VpnNode(pulumi.ComponentResource):
                 for device in devices
             ],
             opts=ResourceOptions(parent=self),
+        )
+
+    def _trail(self, name: str) -> docker.Volume:
+        return docker.Volume(
+            name,
+            name=self.args.names.of("tunnel"),
+            labels=self.args.names.volume_labels("tunnel"),
+            opts=ResourceOptions(parent=self, provider=self.args.host.provider, protect=self.args.settings.protect),
         )
 
     def _container(self, name: str) -> docker.Container:
@@ -139,6 +150,7 @@ class VpnNode(pulumi.ComponentResource):
                 memory_mb=128,
                 pids=64,
                 tmpfs={"/run": "nosuid,nodev,noexec,size=4m", "/tmp": "nosuid,nodev,noexec,size=4m"},  # noqa: S108
+                volumes={"/var/log/vpn-node": self.trail},
                 files=self.files,
                 health=["vpn-node", "health"],
             ),

@@ -1,13 +1,11 @@
 """`fortress block` and `unblock`: a list on the gateway's state volume, which the gateway reads twice a second.
 
 `up` never writes it, so a block outlives every deployment. It is changed by a one-shot command in the gateway's own
-container, over whatever way leads to its engine, and each change is a line of the audit trail.
+container, over whatever way leads to its engine, and each change is a line of the trail of commands.
 """
 
 import ipaddress
 import json
-import os
-import pwd
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from docker import DockerClient
-from docker.errors import APIError
 from docker.models.containers import Container
 
+from fortress import commands
 from fortress.errors import Stop
+from fortress.in_gateway import clock, execute, gateways, operator, run
 
 LIST = "/var/lib/gateway/blocked.json"
 CHANGED_MEANWHILE = 75
@@ -27,13 +26,12 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 KINDS = ("users", "addresses")
 NOBODY = '{"v": 1, "users": {}, "addresses": {}}'
 READ = f"if [ -e {LIST} ]; then cat {LIST}; else echo '{NOBODY}'; fi"
-# The line of the audit trail comes first: nothing is changed unheard. The rename is what counts.
+# The rename is what counts.
 WRITE = f"""\
 set -eu; umask 077; list={LIST}
 exec 9> "$list.lock"; flock 9
 [ "$({READ})" = "$1" ] || exit {CHANGED_MEANWHILE}
 printf '%s\\n' "$2" > "$list.new"; sync -d "$list.new"
-printf '%s\\n' "$3" >> /var/log/gateway/audit.json
 mv "$list.new" "$list"
 """
 
@@ -72,8 +70,11 @@ def _block(gateway: Container, word: str, seconds: int) -> str:
     target, now = meant(word, known(gateway)), clock(gateway)
     until = now + seconds if seconds else 0
     rows = [Blocked(target.kind, name, until, operator()) for name in target.names]
-    _change(gateway, lambda before: [*_without(before, target), *rows], _audit_line("blocked", target, now, until))
-    return f"{target} is blocked {f'until {when(until)}' if until else when(until)}; open streams are cut"
+    _change(gateway, lambda before: [*_without(before, target), *rows])
+    trouble = commands.write(gateway, "block", str(target), until=commands.stamp(until) if until else "")
+    return _with(
+        trouble, f"{target} is blocked {f'until {when(until)}' if until else when(until)}; open streams are cut"
+    )
 
 
 def unblock(there: DockerClient, stack: str, word: str) -> list[str]:
@@ -81,35 +82,33 @@ def unblock(there: DockerClient, stack: str, word: str) -> list[str]:
 
 
 def _unblock(gateway: Container, word: str) -> str:
-    rows, now = blocked(gateway), clock(gateway)
+    rows = blocked(gateway)
     # Also a user whose line is gone.
     listed = any(row.kind == "users" and row.name == word for row in rows)
     target = Target("users", (word,)) if listed else meant(word, known(gateway))
     if _without(rows, target) == rows:
         return f"{target} was not blocked"
-    _change(gateway, lambda before: _without(before, target), _audit_line("unblocked", target, now))
-    return f"{target} is not blocked any more"
+    _change(gateway, lambda before: _without(before, target))
+    return _with(commands.write(gateway, "unblock", str(target)), f"{target} is not blocked any more")
 
 
 def unblock_all(there: DockerClient, stack: str) -> list[str]:
     """Also where the list cannot be read: this replaces it."""
-    for gateway in gateways(there, stack):
-        _change(gateway, None, _audit_line("unblocked", Target("users", ("*",)), clock(gateway)))
-    return ["nobody is blocked any more"]
+    return [_unblock_all(gateway) for gateway in gateways(there, stack)]
+
+
+def _unblock_all(gateway: Container) -> str:
+    _change(gateway, None)
+    return _with(commands.write(gateway, "unblock", "everybody"), "nobody is blocked any more")
+
+
+def _with(trouble: str | None, sentence: str) -> str:
+    return f"{sentence}, but this is not in the trail: {trouble}" if trouble else sentence
 
 
 def blocked(gateway: Container) -> list[Blocked]:
     """Who is blocked at this moment, by the gateway's own clock."""
-    return parse(_run(gateway, "sh", "-c", READ), clock(gateway))
-
-
-def gateways(there: DockerClient, stack: str) -> list[Container]:
-    """The running gateways of a stack; two fortresses in one program have two."""
-    labels = [f"fortress.stack={stack}", "fortress.component=gateway"]
-    found = there.containers.list(filters={"label": labels, "status": "running"})
-    if not found:
-        raise Stop(f"no gateway of stack {stack!r} is running; `make up STACK={stack}` starts it")
-    return found
+    return parse(run(gateway, "sh", "-c", READ), clock(gateway))
 
 
 def lasting(text: str, otherwise: str = "or leave --for out to block for good") -> int:
@@ -122,7 +121,7 @@ def lasting(text: str, otherwise: str = "or leave --for out to block for good") 
 
 def known(gateway: Container) -> dict[str, Any]:
     """The principals that this gateway works with, whatever the stack file says by now."""
-    text = _run(gateway, "cat", "/config/current/principals.js")
+    text = run(gateway, "cat", "/config/current/principals.js")
     return dict(json.loads(text.partition("export default ")[2].strip().removesuffix(";")))
 
 
@@ -174,58 +173,12 @@ def _without(rows: Sequence[Blocked], target: Target) -> list[Blocked]:
     return [row for row in rows if row.kind != target.kind or row.name not in target.names]
 
 
-def _audit_line(verdict: str, target: Target, now: int, until: int = 0) -> str:
-    """As the gateway writes one for each request, and two words more: who did it, and until when."""
-    names = " ".join(target.names)
-    line = {
-        "time": _stamp(now),
-        "request_id": "",
-        "principal": names if target.kind == "users" else "",
-        "proof": "operator",
-        "device": "",
-        "relay": "",
-        "address": names if target.kind == "addresses" else "",
-        "route": "",
-        "method": "",
-        "status": 0,
-        "verdict": verdict,
-        "reason": "operator",
-        "model": "",
-        "agent": "",
-        "tokens_in": 0,
-        "tokens_out": 0,
-        "first_token_s": None,
-        "duration_s": 0,
-        "queued_s": 0,
-        "bytes": 0,
-        "completion": "finished",
-        "tls": "",
-        "operator": operator(),
-        "until": _stamp(until) if until else "",
-    }
-    return json.dumps(line, separators=(",", ":"))
-
-
-def _stamp(at: int) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
-
-
-def operator() -> str:
-    """The login name of whoever runs this, also behind sudo."""
-    return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
-
-
-def clock(gateway: Container) -> int:
-    """The time where the list is read: the host's clock may differ from this machine's."""
-    return int(_run(gateway, "date", "+%s"))
-
-
-def _change(gateway: Container, change: Callable[[list[Blocked]], list[Blocked]] | None, audit_line: str) -> None:
+def _change(gateway: Container, change: Callable[[list[Blocked]], list[Blocked]] | None) -> None:
     """Write the list anew. change: None for nobody at all, whatever the list is now."""
     for _ in range(TRIES):
-        before = _run(gateway, "sh", "-c", READ).rstrip("\n")
+        before = run(gateway, "sh", "-c", READ).rstrip("\n")
         after = written(change(parse(before, clock(gateway))) if change else [])
-        code, said = _exec(gateway, "sh", "-c", WRITE, "sh", before, after, audit_line)
+        code, said = execute(gateway, ("sh", "-c", WRITE, "sh", before, after))
         if code == 0:
             return
         if code != CHANGED_MEANWHILE:
@@ -241,19 +194,3 @@ def _canonical(word: str) -> str | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return None if "%" in word else str(mapped or address)
-
-
-def _run(gateway: Container, *words: str) -> str:
-    code, said = _exec(gateway, *words)
-    if code != 0:
-        raise Stop(f"`{words[0]}` in the gateway's container failed: {said.strip()}")
-    return said
-
-
-def _exec(gateway: Container, *words: str) -> tuple[int, str]:
-    try:
-        done = gateway.exec_run(list(words))
-    except APIError as error:
-        raise Stop(f"the gateway's container cannot be asked: {error.explanation or error}") from None
-    assert isinstance(done.output, bytes), "no stream was asked for"
-    return done.exit_code or 0, done.output.decode(errors="replace")

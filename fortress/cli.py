@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fortress import blocklist, docker_engine, logs, up, usage
+from fortress import blocklist, commands, docker_engine, logs, report, up, usage
 from fortress import engine as engines
 from fortress import status as stack_status
 from fortress.errors import Stop
 from fortress.pulumi_cli import Pulumi
 from images import build
+from render import dashboards
 from settings import ConfigRefused
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -27,7 +28,8 @@ Stack = Annotated[str, typer.Option("--stack", "-s", envvar="FORTRESS_STACK", he
 @app.command("up")
 def up_command(stack: Stack = "dev") -> None:
     """Deploy this stack, ask one question through its tunnel, and write the bundles."""
-    up.up(console, stack)
+    with commands.recorded(console, stack, "up", stack):
+        up.up(console, stack)
 
 
 @app.command()
@@ -57,7 +59,8 @@ def bundle(
 ) -> None:
     """Write all that one user needs to connect, and show the QR code of each device."""
     pulumi = Pulumi(stack, up.exports(console, stack))
-    up.show_bundle(console, stack, user, pulumi.outputs(), out)
+    with commands.recorded(console, stack, "bundle", user):
+        up.show_bundle(console, stack, user, pulumi.outputs(), out)
 
 
 @app.command()
@@ -129,6 +132,24 @@ def usage_command(
         print(json.dumps(found, indent=1))
     else:
         usage.show(console, found)
+
+
+@app.command("dashboards")
+def dashboards_command(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("dashboards"),
+) -> None:
+    """Write Grafana's dashboards as JSON, for a Grafana of your own: its data sources' uids are prometheus and loki."""
+    _say([str(path) for path in dashboards.write(out)])
+
+
+@app.command("report")
+def report_command(
+    month: Annotated[str | None, typer.Option(help="Like 2026-11; without it the one that runs.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports"),
+    stack: Stack = "dev",
+) -> None:
+    """Write one month as a page: users, tokens, refusals, what is worth a look, keys, certificates, what to do."""
+    _say([str(path) for path in report.write(console, stack, month, out)])
 
 
 def _say(sentences: list[str]) -> None:

@@ -14,6 +14,7 @@ from docker import DockerClient
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
+import images
 from fortress import stack_file
 from fortress.errors import Stop
 from images import catalogue
@@ -46,8 +47,9 @@ def digests(settings: StackSettings) -> None:
     Asks no engine. Raises: Stop with the command to run.
     """
     known = catalogue.load()
-    if settings.engine is Engine.ONLINE and settings.protect and known.unresolved():
-        missing = " and ".join(known.pulled[name].tagged for name in known.unresolved())
+    unresolved = known.unresolved(images.pulled_for(images.needed(settings)))
+    if settings.engine is Engine.ONLINE and settings.protect and unresolved:
+        missing = " and ".join(known.pulled[name].tagged for name in unresolved)
         raise Stop(
             f"stack {settings.stack!r} is protected, and images/{catalogue.FILE.name} has no digest for {missing} yet; "
             "run `bin/fortress images lock`, commit what it writes, then run this again"

@@ -6,8 +6,9 @@ from docker import DockerClient
 from rich.console import Console
 from rich.table import Table
 
-from fortress.blocklist import KINDS, blocked, gateways, when
+from fortress.blocklist import KINDS, blocked, when
 from fortress.errors import Stop
+from fortress.in_gateway import gateways
 from settings import StackSettings
 
 TRANSIENT = "client"

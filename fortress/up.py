@@ -16,10 +16,9 @@ import settings
 from fortress import ask, bundle, debian, docker_engine, engine, paths, preflight, renewal, stack_file
 from fortress.errors import Stop
 from fortress.pulumi_cli import Pulumi, environment
-from images import LOGIN, NAMES
+from images import NAMES, needed, optional
 from images.build import build_all
 
-ON_THE_HOST = ("gateway", "vpn-node", "ollama")
 FOR_THE_QUESTION = ("ollama", "client")
 """The client's image takes the `ollama` command from the other."""
 KIT_COMMANDS = {"debootstrap": "debootstrap", "gcc": "gcc", "g++": "g++"}
@@ -118,7 +117,7 @@ def build_images(console: Console, chosen: str, stack: str | None, *, everything
     """`fortress images build`: for one stack's host, or for this machine's engine as DOCKER_HOST names it."""
     if stack is None:
         docker_engine.ensure(console)
-        _build(console, chosen, (*NAMES, LOGIN) if everything else NAMES)
+        _build(console, chosen, (*NAMES, *optional(chosen)) if everything else NAMES)
         return
     with reached(console, stack) as (config, there):
         _bring_images(console, config, there)
@@ -127,13 +126,13 @@ def build_images(console: Console, chosen: str, stack: str | None, *, everything
 def _bring_images(console: Console, config: settings.StackSettings, there: DockerClient) -> None:
     """Each image is built on the engine that runs it: what asks the first question runs on this machine's."""
     chosen = config.engine.value
-    login = (LOGIN,) if config.login else ()
+    names = needed(config)
     if config.host.ssh is None:
-        _build(console, chosen, (*NAMES, *login))
+        _build(console, chosen, names)
         return
     if chosen == "registry-only":
         docker_engine.refuse_another_processor(there)
-    _build(console, chosen, (*ON_THE_HOST, *login), there)
+    _build(console, chosen, [name for name in names if name != "client"], there)
     if stack_file.PROBE in config.users and docker_engine.answers():
         _build(console, chosen, FOR_THE_QUESTION)
 

@@ -5,6 +5,7 @@ Nothing about a machine is in it: the same checkout gives the same tags everywhe
 """
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,14 +13,32 @@ from pathlib import Path
 from images import base
 from images.catalogue import Catalogue, ImageError, load
 from offline import build as go
+from settings import Engine, Form, StackSettings
 
-__all__ = ["LOGIN", "MODES", "NAMES", "ImageError", "Recipe", "recipe", "reference"]
+__all__ = [
+    "GRAFANA",
+    "LOGIN",
+    "MODES",
+    "NAMES",
+    "WATCHERS",
+    "ImageError",
+    "Recipe",
+    "needed",
+    "optional",
+    "pulled_for",
+    "recipe",
+    "reference",
+]
 
 HERE = Path(__file__).parent
 NAMES = ("gateway", "vpn-node", "ollama", "client")
 """Those of every stack."""
 LOGIN = "login"
 """Only where somebody signs people in at the browser's page."""
+WATCHERS = ("collector", "loki", "prometheus", "alertmanager", "node-exporter")
+"""Only with `observability: full`."""
+GRAFANA = "grafana"
+"""With them where its image can be pulled: nobody builds it from packages."""
 MODES = ("online", "registry-only")
 
 
@@ -52,12 +71,35 @@ class Recipe:
         return f"fortress/{self.name}:{digest.hexdigest()[:12]}"
 
 
+_PROGRAMS = {LOGIN: "oauth2-proxy", "collector": "collector", "loki": "loki"}
+"""Image -> the Go program in it, on both engines."""
+
+
+def optional(mode: str) -> tuple[str, ...]:
+    """The images that only some stacks need."""
+    return (LOGIN, *WATCHERS, *((GRAFANA,) if mode == "online" else ()))
+
+
+def needed(settings: StackSettings) -> tuple[str, ...]:
+    """The images of one stack."""
+    login = (LOGIN,) if settings.login else ()
+    if settings.observability.form is not Form.FULL:
+        return (*NAMES, *login)
+    return (*NAMES, *login, *WATCHERS, *((GRAFANA,) if settings.engine is Engine.ONLINE else ()))
+
+
+def pulled_for(names: Collection[str]) -> tuple[str, ...]:
+    """What the online engine pulls to build these images."""
+    return ("debian", "ollama", *(name for name in ("prometheus", GRAFANA) if name in names))
+
+
 def recipe(name: str, mode: str, catalogue: Catalogue | None = None, folder: Path = HERE) -> Recipe:
     """What `name` is made of under this engine."""
-    if name not in (*NAMES, LOGIN):
-        raise ImageError(f"there is no image {name!r}; known: {', '.join((*NAMES, LOGIN))}")
     if mode not in MODES:
         raise ImageError(f"there is no engine {mode!r}; write {' or '.join(MODES)}")
+    known = (*NAMES, *optional(mode))
+    if name not in known:
+        raise ImageError(f"there is no image {name!r} on the {mode} engine; known: {', '.join(known)}")
     catalogue = catalogue or load()
     registry_only = mode == "registry-only"
     arguments = {
@@ -72,8 +114,13 @@ def recipe(name: str, mode: str, catalogue: Catalogue | None = None, folder: Pat
     if name == "ollama" and not registry_only:
         dockerfile = "ollama/online.Dockerfile"
         arguments = {"BASE": catalogue.pulled["ollama"].pinned}
-    if name == LOGIN:
-        binaries = {"bin/oauth2-proxy": "oauth2-proxy"}
+    if name == "prometheus" and not registry_only:
+        dockerfile = "prometheus/online.Dockerfile"
+        arguments["OFFICIAL"] = catalogue.pulled["prometheus"].pinned
+    if name == GRAFANA:
+        arguments = {"BASE": catalogue.pulled[GRAFANA].pinned}
+    if name in _PROGRAMS:
+        binaries = {f"bin/{_PROGRAMS[name]}": _PROGRAMS[name]}
     if name == "client":
         arguments["OLLAMA"] = recipe("ollama", mode, catalogue, folder).tag
     if name == "ollama":
@@ -82,7 +129,7 @@ def recipe(name: str, mode: str, catalogue: Catalogue | None = None, folder: Pat
         arguments["FLOOR"] = catalogue.built[name].least(mode)
     files = {
         file.relative_to(folder).as_posix(): file
-        for part in ("common", name)
+        for part in ("common", name, *(("watchers",) if name in WATCHERS else ()))
         for file in sorted((folder / part).rglob("*"))
         if file.is_file()
     }
@@ -101,7 +148,7 @@ def reference(name: str, mode: str = "online", *, check: bool = True, engine: st
     if check and not _on_the_engine(tag, engine):
         raise ImageError(
             f"the image {tag} is not on the Docker engine yet; run `fortress images build --engine {mode}`"
-            f"{' --stack NAME, with the name of the stack' if name == LOGIN else ''}"
+            f"{' --stack NAME, with the name of the stack' if name not in NAMES else ''}"
         )
     return tag
 

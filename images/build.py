@@ -16,7 +16,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from images import NAMES, ImageError, Recipe, base, catalogue, recipe
+from images import NAMES, ImageError, Recipe, base, catalogue, pulled_for, recipe
 from offline import build as go
 
 Say = Callable[[str], None]
@@ -42,7 +42,7 @@ def build_all(
     client = engine or _client()
     try:
         if mode == "online":
-            _lock_unresolved(client, progress or Console(stderr=True))
+            _lock_unresolved(client, progress or Console(stderr=True), pulled_for(names))
         wanted = {name: recipe(name, mode) for name in names}
         missing = [one for one in wanted.values() if not _exists(client, one.tag)]
         if missing:
@@ -68,10 +68,10 @@ def lock_all() -> dict[str, str]:
     return changed
 
 
-def _lock_unresolved(client: docker.DockerClient, console: Console) -> None:
+def _lock_unresolved(client: docker.DockerClient, console: Console, wanted: Sequence[str]) -> None:
     """On a stack that is not protected, the first run takes the registry's word; preflight.py refuses the others."""
     known = catalogue.load()
-    found = {name: _digest(client, known.pulled[name]) for name in known.unresolved()}
+    found = {name: _digest(client, known.pulled[name]) for name in known.unresolved(wanted)}
     catalogue.lock(found)
     for name, digest in found.items():
         console.print(f"locked {known.pulled[name].tagged} at {digest[:19]}: commit images/{catalogue.FILE.name}")

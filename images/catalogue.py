@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Collection
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -84,8 +85,9 @@ class Catalogue(_Entry):
                 )
         return self
 
-    def unresolved(self) -> list[str]:
-        return [name for name, entry in self.pulled.items() if not entry.resolved]
+    def unresolved(self, wanted: Collection[str]) -> list[str]:
+        """Of the pulled images that are wanted, those without a digest."""
+        return [name for name, entry in self.pulled.items() if name in wanted and not entry.resolved]
 
     def ollama_version(self, mode: str) -> str:
         """The server that this engine has; its routes are the ones that the gateway opens."""

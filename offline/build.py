@@ -71,6 +71,13 @@ TOOLS = {
             package="github.com/oauth2-proxy/oauth2-proxy/v7",
             ldflags="-s -w -X github.com/oauth2-proxy/oauth2-proxy/v7/pkg/version.VERSION=v7.15.3",
         ),
+        Tool(
+            name="loki",
+            package="github.com/grafana/loki/v3/cmd/loki",
+            ldflags="-s -w -X github.com/grafana/loki/v3/pkg/util/build.Version=3.7.6",
+        ),
+        # The OpenTelemetry Collector is a choice of parts: its builder (cmd/builder v0.160.0) wrote the Go files there.
+        Tool(name="collector", package="."),
         # An OpenID provider, for the tests of the login.
         Tool(name="dex", package="github.com/dexidp/dex/cmd/dex"),
     )
@@ -137,6 +144,7 @@ def key(tool: Tool, version: str) -> str:
     parts = [
         (tool.module / "go.mod").read_text(),
         (tool.module / "go.sum").read_text(),
+        *(file.read_text() for file in sorted(tool.module.glob("*.go"))),
         " ".join(tool.command("go", Path("out"))),
         repr(sorted(tool.environment().items())),
         version,

@@ -60,6 +60,20 @@ standard_logging = true
 """
 )
 
+# A template of Go's, which jinja would take for its own.
+_SAID = """\
+# For the script `login`, which knows whose address that is, and writes the event: no code, token or message is in it.
+auth_logging_format = 'signed-in {{.Status}} {{.Client}} {{printf "%q" .Username}}'
+"""
+
+_PEOPLE = template("""\
+# {{ generated }}
+# Whose address is whose, for the trail of sign-ins: all others are `unknown` there.
+{% for email, user in people %}
+"{{ email | email }}" {{ user | name }}
+{% endfor %}
+""")
+
 _SCOPES = {Provider.GITHUB: "user:email", Provider.GOOGLE: "openid email", Provider.OIDC: "openid email"}
 
 
@@ -68,7 +82,7 @@ def config(settings: StackSettings, plan: Plan) -> str:
     own = settings.browser
     assert own is not None, "only a stack with a provider has a login service"
     assert own.provider is not None, "only a stack with a provider has a login service"
-    return _CONFIG.render(
+    text = _CONFIG.render(
         own=plan.edge.login,
         port=LOGIN_PORT,
         gateway=plan.edge.gateway,
@@ -79,4 +93,12 @@ def config(settings: StackSettings, plan: Plan) -> str:
         choose=own.provider is Provider.GOOGLE,
         own_ca=own.ca_file is not None,
         hours=own.session_hours,
+    )
+    return text + _SAID
+
+
+def people(settings: StackSettings) -> str:
+    """Who is named in the trail of sign-ins, in the order of their addresses."""
+    return _PEOPLE.render(
+        people=sorted((user.email.lower(), name) for name, user in settings.users.items() if user.email is not None)
     )

@@ -6,6 +6,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
 
+from settings.base import EMAIL
+
 GENERATED = "made by ollama-fortress; a change here is lost with the next `make up`"
 
 
@@ -53,6 +55,12 @@ def _number(value: Any) -> str:
     return str(value)
 
 
+def _integer(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise NotInItsPlace("a value is not a whole number")
+    return str(value)
+
+
 def _ports(value: Any) -> str:
     """One port, or a set of them as nftables writes it."""
     numbers = [_number(each) for each in value]
@@ -66,6 +74,7 @@ FILTERS = {
     "network": _network,
     "bracketed": _bracketed,
     "number": _number,
+    "integer": _integer,
     "ports": _ports,
     "domain": _only(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a domain name"),
     "path": _only(r"/[A-Za-z0-9/._-]*", "a plain path"),
@@ -76,6 +85,8 @@ FILTERS = {
     "host": _only(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", "a host with or without a port"),
     "wgkey": _only(r"[A-Za-z0-9+/]{43}=", "a WireGuard key"),
     "clientid": _only(r"[A-Za-z0-9._:/@-]{1,255}", "a client id"),
+    "email": _only(EMAIL, "an e-mail address in lower case"),
+    "visible": _only(r"[\x20\x21\x23-\x5b\x5d-\x7e]*", "text that may stand between double quotes"),
     "words": _only(r"[a-z:]+( [a-z:]+)*", "plain words"),
     "url": _only(r"https://[A-Za-z0-9.:\[\]/_~-]+", "an https address without a query"),
     "hex": _only(r"[0-9a-f]{64}", "64 hex digits"),

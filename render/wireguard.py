@@ -66,14 +66,33 @@ _INTERFACE = template("""\
 {{ tunnel | name }} {{ mtu | number }}
 """)
 
+_DEVICES = template("""\
+# {{ generated }}
+# Whose key is whose, for what is told of them: public key, its fingerprint, user, device, tunnel address.
+{% for peer, fingerprint in peers %}
+{{ peer.public_key | wgkey }} {{ fingerprint | hex }} {{ peer.user | name }} {{ peer.device | name }} \
+{{ peer.ip4 | address }}
+{% endfor %}
+""")
+
 OWN_KEY = "# The device keeps its private key: write it into the device's own copy of this file.\nPrivateKey = "
 """What stands in a file whose device brought only its public key."""
 
 
 def server(settings: StackSettings, private_key: str, peers: Sequence[Peer]) -> str:
     """Text for `wg setconf`, peers in the order of their names: adding one changes no other's lines."""
-    ordered = sorted(peers, key=lambda peer: (peer.user, peer.device, peer.previous))
-    return _SERVER.render(private_key=private_key, port=LISTEN_PORT, peers=ordered)
+    return _SERVER.render(private_key=private_key, port=LISTEN_PORT, peers=_ordered(peers))
+
+
+def devices(peers: Sequence[Peer]) -> str:
+    """The names that tunnel-watch gives to keys. A fingerprint, the SHA-256 of a public key, is all it remembers."""
+    return _DEVICES.render(
+        peers=[(peer, hashlib.sha256(peer.public_key.encode()).hexdigest()) for peer in _ordered(peers)]
+    )
+
+
+def _ordered(peers: Sequence[Peer]) -> list[Peer]:
+    return sorted(peers, key=lambda peer: (peer.user, peer.device, peer.previous))
 
 
 def addresses(settings: StackSettings) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-NETWORKS = ("wan", "edge", "model", "heart", "watch", "telemetry", "pull", "login")
+NETWORKS = ("wan", "edge", "model", "heart", "watch", "telemetry", "pull", "login", "notify", "storage")
 """In the order in which they take their /24 from the base; append only, or every deployment's networks move."""
 
 BASE_PREFIX = 20
@@ -69,6 +69,7 @@ class Plan:
     """wan: VpnNode. edge: VpnNode, Gateway, Login. model: Gateway, sidecar. heart: sidecar, Ollama. login: Login.
 
     watch: Gateway, Prometheus, Grafana. telemetry: collector, Loki, Prometheus, Alertmanager, exporter, Grafana.
+    notify: Alertmanager. storage: Loki.
     """
 
     base: IPv4Network
@@ -109,3 +110,11 @@ class Plan:
     @property
     def login(self) -> Subnet:
         return self.subnet("login")
+
+    @property
+    def notify(self) -> Subnet:
+        return self.subnet("notify")
+
+    @property
+    def storage(self) -> Subnet:
+        return self.subnet("storage")

@@ -207,6 +207,10 @@ class Deployment:
         text = docker("exec", self.container("gateway"), "cat", "/var/log/gateway/audit.json")
         return [json.loads(line) for line in text.splitlines()]
 
+    def commands(self) -> list[dict[str, Any]]:
+        text = docker("exec", self.container("gateway"), "cat", "/var/log/gateway/commands.json")
+        return [json.loads(line) for line in text.splitlines()]
+
     def clean_up(self) -> None:
         for id_ in docker("ps", "-aq", *self._labels("client"), check=False).split():
             docker("rm", "-f", id_, check=False)

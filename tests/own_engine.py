@@ -98,6 +98,10 @@ class OwnEngine:
         # As /run is empty after a boot; containerd would wait for the dead one's socket otherwise.
         shutil.rmtree(self.folder / "exec", ignore_errors=True)
         (self.folder / "exec").mkdir(exist_ok=True)
+        # The network too: a dead container's interface would stay, and answer for its successor's address, as long as
+        # the kernel tries to deliver what was on its way.
+        self._delete_network()
+        self.prepare()
 
     def _processes(self) -> set[int]:
         """Everything whose command line names this engine's folder, and all their descendants."""
@@ -131,9 +135,12 @@ class OwnEngine:
             )
         assert saving.returncode == 0, f"docker save {' '.join(images)} failed"
 
+    def _delete_network(self) -> None:
+        subprocess.run(["ip", "netns", "delete", self.namespace], check=False)
+
     def remove(self) -> None:
         self.crash()
-        subprocess.run(["ip", "netns", "delete", self.namespace], check=False)
+        self._delete_network()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

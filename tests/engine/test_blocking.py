@@ -2,7 +2,7 @@
 
 import json
 
-from fortress import blocklist
+from fortress import in_gateway
 from tests.deployment import Client, Deployment
 
 CUT_WITHIN_S = 2
@@ -28,7 +28,7 @@ def test_a_blocked_user_is_cut_off_at_once_and_no_up_lets_it_in_again(fortress: 
         assert bob.ask().status == 403, "`up` let a blocked user in"
         found = json.loads(fortress.fortress("status", "--json"))
         [row] = found["blocked"]
-        assert (row["user"], row["by"]) == ("bob", blocklist.operator())
+        assert (row["user"], row["by"]) == ("bob", in_gateway.operator())
         assert {each["component"]: each["health"] for each in found["containers"]}["gateway"] == "healthy"
         assert "bob" in fortress.fortress("status")
 
@@ -45,8 +45,11 @@ def test_a_blocked_user_is_cut_off_at_once_and_no_up_lets_it_in_again(fortress: 
         fortress.fortress("unblock", "--all", check=False)
         ada.close()
     assert fortress.containers() == before
-    changes = [line for line in fortress.audit() if "operator" in line]
-    assert [line["verdict"] for line in changes[:4]] == ["blocked", "unblocked", "blocked", "unblocked"]
+    told = [line for line in fortress.commands() if line["command"] != "up"]
+    assert [line["command"] for line in told[:4]] == ["block", "unblock", "block", "unblock"]
+    assert [line["about"] for line in told[:2]] == ["bob", "bob"]
+    assert {line["by"] for line in told} == {in_gateway.operator()}
+    assert told[0]["until"] > told[0]["time"]
     assert {line["reason"] for line in fortress.audit() if line["verdict"] == "cut"} >= {"blocked"}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from images import NAMES, reference
-from tests.deployment import Client, Deployment, deployed, docker
+from tests.deployment import Client, Deployment, deployed
 from tests.own_engine import ADDRESS, OwnEngine, own_engine
 
 BACK_WITHIN_S = 30
@@ -38,30 +38,43 @@ def elsewhere(machine: OwnEngine) -> Iterator[Deployment]:
             yield deployment
 
 
-def _logs(deployment: Deployment) -> str:
+def _said(deployment: Deployment, client: Client) -> str:
+    """What helps to find out which part did not come back."""
+    vpn_node, gateway = deployment.container("vpn-node"), deployment.container("gateway")
+    commands = [
+        ["ps", "-a"],
+        *(["logs", "--timestamps", "--tail", "9", deployment.container(part)] for part in ("vpn-node", "gateway")),
+        ["logs", "--timestamps", "--tail", "9", deployment.container("ollama")],
+        ["exec", vpn_node, "wg", "show", "all", "latest-handshakes"],
+        ["exec", client.id, "wg", "show", "all", "transfer"],
+        ["exec", gateway, "tail", "-n", "5", "/var/log/gateway/audit.json"],
+    ]
     said: list[str] = []
-    for part in ("vpn-node", "gateway", "ollama"):
-        command = ["docker", "logs", "--timestamps", "--tail", "9", deployment.container(part)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        said += [f"{part}:", done.stdout]
+    for command in commands:
+        done = subprocess.run(
+            ["docker", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        said += [" ".join(command), done.stdout]
     return "\n".join(said)
 
 
-def _answers(client: Client) -> bool:
+def _answers(client: Client, tries: list[str]) -> bool:
     """One try of a few seconds: a request that met a part which was not there yet must not use up the whole time."""
     body = json.dumps({"model": "tiny", "prompt": "hello", "stream": False, "options": {"num_predict": 4}})
-    return client.curl("/api/generate", "--max-time", "6", "-d", body).status == 200
+    reply = client.curl("/api/generate", "--max-time", "6", "-d", body)
+    tries.append(f"{reply.status} {reply.body[:200]}")
+    return reply.status == 200
 
 
 def back(deployment: Deployment, since: float) -> None:
     """A stream by a client that did not exist before: tunnel, relay, gateway, hop and model, all of them."""
-    client = Client(deployment, "bob")
+    client, tries = Client(deployment, "bob"), []
     try:
         left = BACK_WITHIN_S - (time.monotonic() - since)
         try:
-            Client.wait_until(lambda: _answers(client), "answer after the engine came back", left)
+            Client.wait_until(lambda: _answers(client, tries), "answer after the engine came back", left)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{docker('ps', '-a')}\n{_logs(deployment)}") from None
+            raise AssertionError("\n".join([str(error), *tries[-9:], _said(deployment, client)])) from None
         with client.stream() as stream:
             assert stream.flows()
     finally:
@@ -79,7 +92,10 @@ def test_everything_comes_back_after_the_engine_was_restarted_three_times(machin
 
 
 def test_everything_comes_back_after_the_power_failed(machine: OwnEngine, elsewhere: Deployment):
-    machine.crash()
+    client = Client(elsewhere, "bob")
+    with client.stream() as stream:
+        assert stream.flows()
+        machine.crash()
     machine.start()
     back(elsewhere, time.monotonic())
     assert set(elsewhere.planned("--refresh")) == {"same"}

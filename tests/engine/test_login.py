@@ -150,6 +150,41 @@ def test_no_secret_of_the_login_is_to_be_seen(browser: Browser):
     assert "OAUTH2_PROXY" not in shown
 
 
+def test_sign_ins_are_told_and_strangers_are_nobody(browser: Browser):
+    told = len(logins(browser.deployment))
+    browser.sign_in("ada@example.com")
+    browser.run("rm", "-f", "/tmp/jar")
+    browser.sign_in("stranger@example.com")
+    assert browser.visit("/oauth2/callback?code=s3cretcode&state=none").status >= 400
+    new = logins(browser.deployment)[told:]
+    assert [(line["result"], line["user"]) for line in new[:2]] == [("success", "ada"), ("success", "unknown")]
+    assert {line["event"] for line in new} == {"login"}
+    assert {line["address"] for line in new} == {new[0]["address"]} != {""}
+    told_text = json.dumps(new) + docker("logs", browser.deployment.container("login"))
+    for secret in ("example.com", "s3cretcode", "code="):
+        assert secret not in told_text
+
+
+def logins(deployment: Deployment) -> list[dict[str, str]]:
+    file = docker("exec", deployment.container("login"), "cat", "/var/log/login/auth.json", check=False)
+    return [json.loads(line) for line in file.splitlines()]
+
+
+def test_a_new_person_restarts_no_login_service(browser: Browser):
+    deployment = browser.deployment
+    container = deployment.container("login")
+    started = docker("inspect", "-f", "{{.State.StartedAt}}", container)
+    deployment.config["users"]["dora"] = {"email": "stranger@example.com"}
+    try:
+        deployment.pulumi_up()
+        browser.sign_in("stranger@example.com")
+        assert logins(deployment)[-1]["user"] == "dora"
+        assert docker("inspect", "-f", "{{.State.StartedAt}}", container) == started
+    finally:
+        del deployment.config["users"]["dora"]
+        deployment.pulumi_up()
+
+
 def test_a_changed_login_restarts_the_login_service_alone_and_a_new_epoch_ends_every_session(browser: Browser):
     deployment = browser.deployment
     container, before = deployment.container("login"), deployment.containers()

@@ -35,6 +35,17 @@ LOGIN: dict[str, Any] = CONFIG | {
     "users": {**CONFIG["users"], "bob": {"email": "bob@example.com"}},
     "browser": {"provider": "github", "client_id": "Iv1.abc", "client_secret": "0ur-s3cret-at-github"},
 }
+STORE_KEY, HOOK = "s3cret/key-of-the-store", "https://hooks.example.com/s3cret-hook"
+WATCHED: dict[str, Any] = CONFIG | {"observability": {"form": "full"}}
+TOLD: dict[str, Any] = CONFIG | {
+    "observability": {
+        "form": "full",
+        "object_storage": {
+            **{"endpoint": "minio.example.com", "bucket": "loki", "access_key": "AKIA", "secret_key": STORE_KEY}
+        },
+        "alerts": {"webhook": {"url": HOOK}},
+    }
+}
 STACK_FILES = sorted((paths.CHECKOUT / "examples").glob("Pulumi.*.yaml"))
 
 
@@ -123,7 +134,9 @@ def test_preview_and_update_register_the_same_resources():
     }
 
 
-@pytest.mark.parametrize(("config", "count"), [(CONFIG, 4), (LOGIN, 5)], ids=["plain", "login"])
+@pytest.mark.parametrize(
+    ("config", "count"), [(CONFIG, 4), (LOGIN, 5), (WATCHED, 9)], ids=["plain", "login", "watched"]
+)
 def test_every_container_is_hardened(config: dict[str, Any], count: int, preview: bool):
     containers = build(config, preview=preview).of("docker:index/container:Container")
     assert len(containers) == count
@@ -200,6 +213,68 @@ def test_a_certificate_of_ones_own_must_name_the_page(named: str, refused: bool,
         assert build(config | {"browser": {}}, preview=True).requests
 
 
+def networks_of(config: dict[str, Any]) -> dict[str, bool]:
+    """Part -> is it internal?"""
+    found = build(config, preview=False).of("docker:index/network:Network")
+    return {each.name.removeprefix("fortress-networks-"): each.object["internal"] for each in found}
+
+
+def test_the_forms_of_observability_are_a_network_more_each():
+    plain = {"wan": False, "edge": True, "model": True, "heart": True}
+    assert networks_of(CONFIG | {"observability": "off"}) == plain
+    assert networks_of(CONFIG) == plain | {"watch": True}
+    assert networks_of(WATCHED) == plain | {"watch": True, "telemetry": True}
+    assert networks_of(TOLD) == plain | {"watch": True, "telemetry": True, "notify": False, "storage": False}
+
+
+def test_what_watches_touches_no_other_part():
+    def kept(config: dict[str, Any]) -> dict[str, str]:
+        return {
+            request.name: str(request.object)
+            for request in build(config, preview=False).requests
+            if "observability" not in request.name and request.name != "fortress-networks-telemetry"
+        }
+
+    assert kept(WATCHED) == kept(CONFIG)
+
+
+def test_a_way_out_is_only_where_somebody_is_told_or_a_store_is_asked():
+    def attached(config: dict[str, Any]) -> dict[str, set[str]]:
+        found = build(config, preview=False).of("docker:index/container:Container")
+        return {
+            each.name.removeprefix("fortress-"): {
+                row["name"].removeprefix("fortress-test-") for row in each.object["networksAdvanced"]
+            }
+            for each in found
+        }
+
+    silent, told = attached(WATCHED), attached(TOLD)
+    assert silent["observability-prometheus"] == {"telemetry", "watch"}
+    assert silent["gateway-container"] == {"edge", "model", "watch"}
+    for part in ("collector", "loki", "alertmanager", "node-exporter"):
+        assert silent[f"observability-{part}"] == {"telemetry"}
+    assert told["observability-alertmanager"] == {"telemetry", "notify"}
+    assert told["observability-loki"] == {"telemetry", "storage"}
+    more = {"observability-alertmanager", "observability-loki"}
+    assert {name for name in told if told[name] != silent[name]} == more
+
+
+def test_lines_and_figures_are_protected_and_what_can_be_had_again_is_not():
+    built = build(WATCHED | {"protect": True}, preview=False).of("docker:index/volume:Volume")
+    guarded = {each.object["name"].removeprefix("fortress-test-"): each.protect for each in built}
+    assert {name for name, protect in guarded.items() if protect} == {"audit", "state", "models", "loki", "prometheus"}
+    assert set(guarded) >= {"collector", "alertmanager"}
+
+
+def test_the_trails_are_read_and_never_written_by_what_watches():
+    containers = {each.name: each for each in build(WATCHED, preview=False).of("docker:index/container:Container")}
+    mounted = containers["fortress-observability-collector"].object["volumes"]
+    rights = {row["containerPath"]: "readOnly" in row and row["readOnly"] for row in mounted}
+    assert rights == {"/config": True, "/var/lib/collector": False, "/var/log/gateway": True}
+    exporter = containers["fortress-observability-node-exporter"].object["volumes"]
+    assert all(row["readOnly"] for row in exporter)
+
+
 def test_no_resource_is_asked_for_whose_id_is_its_secret():
     """Ids are never encrypted; the official RandomBytes, RandomId and RandomString write what they made there."""
     random = [each.type for each in build(CONFIG, preview=False).requests if each.type.startswith("random:")]
@@ -208,8 +283,12 @@ def test_no_resource_is_asked_for_whose_id_is_its_secret():
 
 @pytest.mark.parametrize(
     ("config", "more"),
-    [(CONFIG, []), (LOGIN, [LOGIN["browser"]["client_secret"], cookie_secret(Seed.from_hex(SEED), "1")])],
-    ids=["plain", "login"],
+    [
+        (CONFIG, []),
+        (LOGIN, [LOGIN["browser"]["client_secret"], cookie_secret(Seed.from_hex(SEED), "1")]),
+        (TOLD, [STORE_KEY, HOOK]),
+    ],
+    ids=["plain", "login", "told"],
 )
 def test_no_secret_travels_in_plain_text(config: dict[str, Any], more: list[str]):
     built = build(config, preview=False)

@@ -1,7 +1,5 @@
 """Whom a word means, how long a duration lasts, and what is written of it."""
 
-import getpass
-import json
 from typing import Any
 
 import pytest
@@ -82,14 +80,3 @@ def test_what_is_written_is_read_again_without_what_is_over():
 def test_a_list_that_cannot_be_read_names_the_way_out(text: str):
     with pytest.raises(Stop, match="`fortress unblock --all` writes an empty one"):
         blocklist.parse(text, NOW)
-
-
-def test_the_audit_line_says_who_whom_and_until_when(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("SUDO_USER", raising=False)
-    line = json.loads(blocklist._audit_line("blocked", Target("users", ("bob",)), NOW, NOW + 60))
-    assert (line["verdict"], line["principal"], line["address"]) == ("blocked", "bob", "")
-    assert (line["operator"], line["until"]) == (getpass.getuser(), "2027-01-15T08:01:00.000Z")
-    line = json.loads(blocklist._audit_line("unblocked", Target("addresses", ("10.0.0.1", "fd::1")), NOW))
-    assert (line["verdict"], line["address"], line["until"]) == ("unblocked", "10.0.0.1 fd::1", "")
-    monkeypatch.setenv("SUDO_USER", "ops")
-    assert blocklist.operator() == "ops"

@@ -17,13 +17,18 @@ from offline import build as go
 
 DIGEST = "sha256:" + "a" * 64
 FOLDER = Path(images.__file__).parent
-ALL = (*images.NAMES, images.LOGIN)
+ALL = (*images.NAMES, *images.optional("registry-only"))
+"""Those of both engines."""
+EVERY = [(name, mode) for mode in images.MODES for name in (*images.NAMES, *images.optional(mode))]
 SCRIPTS = [
     "common/apt-install",
     "common/check-version",
     "gateway/nginx-health",
+    "login/login",
     "login/login-health",
+    "watchers/http-health",
     "vpn-node/vpn-node",
+    "vpn-node/tunnel-watch",
     "client/tunnel-client",
 ]
 
@@ -42,7 +47,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def tags(mode: str, known: catalogue.Catalogue, folder: Path = FOLDER) -> dict[str, str]:
-    return {name: images.recipe(name, mode, known, folder).tag for name in ALL}
+    return {name: images.recipe(name, mode, known, folder).tag for name in (*images.NAMES, *images.optional(mode))}
 
 
 def test_every_pulled_image_is_pinned_or_says_that_it_is_not() -> None:
@@ -103,6 +108,8 @@ def test_tags_are_content_addresses_and_the_same_every_time(locked: catalogue.Ca
         ("client/tunnel-client", {"client"}),
         ("ollama/Dockerfile", {"ollama", "client"}),
         ("login/login-health", {"login"}),
+        ("watchers/http-health", set(images.WATCHERS)),
+        ("prometheus/Dockerfile", {"prometheus"}),
         ("common/apt-install", set(ALL)),
     ],
 )
@@ -113,6 +120,7 @@ def test_a_changed_file_moves_the_tags_of_its_images_and_no_other(
     with (checkout / file).open("a") as text:
         text.write("# changed\n")
     after = tags(mode, locked, checkout)
+    moved = moved | ({images.GRAFANA} if moved == set(ALL) and mode == "online" else set())
     assert {name for name in before if before[name] != after[name]} == moved
 
 
@@ -213,11 +221,10 @@ def test_a_version_is_checked_as_numbers_and_doubt_refuses(
 
 
 def test_packages_are_installed_anew_when_the_catalogue_says_so(locked: catalogue.Catalogue) -> None:
-    for name in ALL:
-        for mode in images.MODES:
-            made = images.recipe(name, mode, locked)
-            before, installs, _ = made.files[made.dockerfile].read_text().partition("RUN apt-install")
-            assert not installs or "ARG PACKAGES_OF\n" in before, "the engine's build cache would keep the old ones"
+    for name, mode in EVERY:
+        made = images.recipe(name, mode, locked)
+        before, *installs = re.split(r"(?:RUN|&&) apt-install ", made.files[made.dockerfile].read_text())
+        assert not installs or "ARG PACKAGES_OF\n" in before, "the engine's build cache would keep the old ones"
 
 
 def test_a_mirror_goes_before_what_is_pulled_and_moves_no_tag(
@@ -252,14 +259,18 @@ def test_a_mirror_that_the_engine_would_take_for_something_else_is_refused(
 
 @pytest.mark.parametrize(
     ("image", "program", "flag"),
-    [("ollama", "ollama", "version.Version="), ("login", "oauth2-proxy", "version.VERSION=v")],
+    [
+        ("ollama", "ollama", "version.Version="),
+        ("login", "oauth2-proxy", "version.VERSION=v"),
+        ("loki", "loki", "build.Version="),
+    ],
 )
 def test_the_go_module_and_the_version_that_the_binary_reports_agree(image: str, program: str, flag: str) -> None:
     tool = go.TOOLS[program]
-    pinned = re.search(rf"{re.escape(tool.package)} v(\S+)", (tool.module / "go.mod").read_text())
-    assert pinned is not None
-    assert f"{flag}{pinned[1]}" in tool.ldflags
-    assert catalogue.load().built[image].registry_only == pinned[1]
+    required = re.findall(r"(?m)^(?:require)?\s+(\S+) v(\S+)", (tool.module / "go.mod").read_text())
+    [pinned] = [version for module, version in required if f"{tool.package}/".startswith(f"{module}/")]
+    assert f"{flag}{pinned}" in tool.ldflags
+    assert catalogue.load().built[image].registry_only == pinned
 
 
 def test_a_go_build_is_kept_under_all_that_decides_it() -> None:
@@ -285,20 +296,19 @@ def test_an_interrupted_build_leaves_nothing_that_looks_like_a_result(tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == [".result.lock", "result"]
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_a_recipe_copies_only_what_its_context_holds(locked: catalogue.Catalogue, name: str) -> None:
-    for mode in images.MODES:
-        made = images.recipe(name, mode, locked)
-        held = {*made.files, *made.binaries}
-        assert made.dockerfile in held
-        text = made.files[made.dockerfile].read_text()
-        assert "latest" not in text
-        assert "ADD " not in text
-        for source in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
-            assert set(source.split()) <= held
-        assert set(re.findall(r"^ARG (\w+)$", text, re.MULTILINE)) == set(made.arguments)
-        assert re.search(r"^USER \d+:\d+$", text, re.MULTILINE)
-        assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
+@pytest.mark.parametrize(("name", "mode"), EVERY)
+def test_a_recipe_copies_only_what_its_context_holds(locked: catalogue.Catalogue, name: str, mode: str) -> None:
+    made = images.recipe(name, mode, locked)
+    held = {*made.files, *made.binaries}
+    assert made.dockerfile in held
+    text = made.files[made.dockerfile].read_text()
+    assert "latest" not in text
+    assert "ADD " not in text
+    for source in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
+        assert set(source.split()) <= held
+    assert set(re.findall(r"^ARG (\w+)$", text, re.MULTILINE)) == set(made.arguments)
+    assert re.search(r"^USER \d+:\d+$", text, re.MULTILINE)
+    assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
 
 
 def test_scripts_pass_shellcheck() -> None:

@@ -1,5 +1,6 @@
 """oauth2-proxy's config: reviewed, and accepted by oauth2-proxy itself."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -7,15 +8,18 @@ from typing import Any
 
 import pytest
 
+import images
 from components.login import UID
 from images import reference
 from render import oauth2_proxy
 from settings import StackSettings
 from settings.keys import Seed, cookie_secret
+from settings.users import User
 from tests.unit.conftest import Golden
 from tests.unit.gateway.harness import Authority
 from tests.unit.test_browser_settings import GITHUB, OIDC, settings
 
+SCRIPT = Path(images.__file__).parent / "login" / "login"
 CASES: dict[str, dict[str, Any]] = {
     "github": GITHUB,
     "google": {**GITHUB, "provider": "google", "domain": "chat.example.org", "session_hours": 24},
@@ -60,7 +64,8 @@ def test_oauth2_proxy_itself_accepts_the_files_without_asking_anybody(case: str,
             "--user",
             f"{UID}:{UID}",
         ]
-        run += ["-v", f"{tmp_path}:/config:ro", image, "--config", "/config/current/oauth2-proxy.cfg", "--config-test"]
+        run += ["-v", f"{tmp_path}:/config:ro", "--entrypoint", "oauth2-proxy", image]
+        run += ["--config", "/config/current/oauth2-proxy.cfg", "--config-test"]
         return subprocess.run(run, capture_output=True, text=True, check=False, timeout=60)
 
     said = check()
@@ -80,3 +85,89 @@ def test_what_has_let_strangers_in_before_is_absent(case: str, word: str):
 
 def test_no_secret_is_in_the_config():
     assert "s3cret" not in text(settings(GITHUB))
+
+
+def test_the_people_are_those_with_an_address_and_nobody_else(golden: Golden):
+    of = settings(GITHUB)
+    users = {"bob": {"email": "bob@example.com"}, "ann": {"email": "a.n+n@example.com"}, "ci": {"service": True}}
+    of = of.model_copy(update={"users": {name: User.model_validate(each) for name, each in users.items()}})
+    golden.check("oauth2-proxy/people", oauth2_proxy.people(of))
+
+
+class Trail:
+    """`login trail` as the container runs it, with oauth2-proxy's words for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "people").write_text('# made\n"bob@example.com" bob\n"a.n+n@example.com" ann\n')
+
+    def __call__(self, *said: str, **more: str) -> list[Any]:
+        places = {"LOGIN_CONFIG": str(self.folder), "LOGIN_LOG": str(self.folder)}
+        done = subprocess.run(
+            ["sh", str(SCRIPT), "trail"],
+            input="".join(f"{line}\n" for line in said),
+            env={"PATH": os.environ["PATH"], **places, **more},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.out, self.err = done.stdout, done.stderr
+        file = self.folder / "auth.json"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+@pytest.fixture
+def trail(tmp_path: Path) -> Trail:
+    return Trail(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("email", "user"),
+    [
+        ("bob@example.com", "bob"),
+        ("Bob@Example.COM", "bob"),
+        ("a.n+n@example.com", "ann"),
+        ("aXn+n@example.com", "unknown"),
+        ("stranger@example.com", "unknown"),
+        ("-", "unknown"),
+        ("", "unknown"),
+        (".*", "unknown"),
+        ('\\"} $(id) `id` ; rm', "unknown"),
+        ("bob@example.com eve", "unknown"),
+    ],
+)
+def test_only_an_address_of_the_config_has_a_name_and_no_address_is_written(email: str, user: str, trail: Trail):
+    [event] = trail(f'signed-in AuthSuccess 10.66.1.2 "{email}"')
+    assert event.pop("time").endswith("Z")
+    assert event == {"event": "login", "result": "success", "user": user, "address": "10.66.1.2"}
+    assert "example" not in (trail.folder / "auth.json").read_text()
+    assert (trail.out, (trail.folder / "auth.json").stat().st_mode & 0o777) == ("", 0o644)
+
+
+def test_what_is_no_sign_in_goes_on_to_the_containers_own_log(trail: Trail):
+    told = trail(
+        "[2027/01/15 08:00:00] [proxy.go:89] mapping path",
+        'signed-in AuthFailure fd66::1 "-"',
+        'signed-in AuthError 10.66.1.2","x" "-"',
+        'signed-in AuthOdd 10.66.1.2 "bob@example.com"',
+    )
+    assert [(each["result"], each["address"]) for each in told] == [("failure", "fd66::1"), ("error", "10.66.1.2")]
+    assert trail.out.splitlines() == [
+        "[2027/01/15 08:00:00] [proxy.go:89] mapping path",
+        "an unknown result of a sign-in: AuthOdd",
+    ]
+
+
+def test_the_trail_is_rotated_and_bounded(trail: Trail):
+    (trail.folder / "auth.json").write_text("{}\n")
+    for day in range(1, 9):
+        (trail.folder / f"auth-2027010{day}T000000Z.json").write_text("{}\n")
+    assert len(trail('signed-in AuthSuccess 10.66.1.2 "-"', LOGIN_BYTES="2")) == 1
+    assert len(list(trail.folder.glob("auth-*.json"))) == 4
+
+
+def test_a_sign_in_that_cannot_be_written_down_is_said_and_stops_nobody(trail: Trail):
+    (trail.folder / "auth.json").mkdir()
+    assert trail('signed-in AuthSuccess 10.66.1.2 "-"', "on it goes") == []
+    assert "a sign-in was not written down" in trail.err
+    assert trail.out == "on it goes\n"

@@ -64,6 +64,7 @@ def server_files(of: StackSettings, peers: list[Peer]) -> dict[str, str]:
     """Golden file -> text."""
     return {
         "wireguard/{}.server.conf": wireguard.server(of, KEY, peers),
+        "wireguard/{}.devices": wireguard.devices(peers),
         "wireguard/{}.addresses": wireguard.addresses(of),
         "wireguard/{}.interface": wireguard.interface(of),
         "nftables/{}.nft": nftables.vpn_node(of, [peer.ip4 for peer in peers], [peer.ip6 for peer in peers]),
@@ -94,6 +95,7 @@ def test_wg_nft_and_haproxy_themselves_accept_every_golden_file(case: str, vpn_n
     """By the check that the container of this image runs before any switch."""
     revision = {
         "wg0.conf": f"wireguard/{case}.server.conf",
+        "devices": f"wireguard/{case}.devices",
         "addresses": f"wireguard/{case}.addresses",
         "interface": f"wireguard/{case}.interface",
         "nftables.nft": f"nftables/{case}.nft",

@@ -128,7 +128,7 @@ def test_as_many_lines_as_requests_through_reloads_and_rotations(trail: Bench):
     for turn in range(3):
         # As much as thousands of requests would write; the periodic sets it aside within a second.
         trail.shell(f"for i in $(seq 1100); do echo '{padding}'; done >> {FOLDER}/audit.json")
-        observed(trail, audit_file_mb=1, audit_days=300 + turn)
+        observed(trail, audit_file_mb=1, audit_files_days=300 + turn)
         time.sleep(1.2)
     over.set()
     for thread in threads:

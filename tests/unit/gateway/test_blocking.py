@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fortress import blocklist, status
+from fortress import blocklist, in_gateway, status, trail
 from fortress.errors import Stop
 from tests.unit.gateway.harness import KEYS, STRANGER, Bench, settings
 from tests.unit.gateway.test_deployed_policy import CHAT, generate, opened, read_until, request
@@ -178,18 +178,15 @@ def test_without_any_list_that_can_be_read_nobody_passes_until_there_is_one(bloc
     within(blocking, lambda: asked(blocking) == 200, "open again")
 
 
-def test_every_change_is_a_line_of_the_audit_trail_in_the_same_shape(blocking: Bench):
-    request_line = blocking.audit()[-1]
+def test_every_change_is_a_line_of_the_trail_of_commands(blocking: Bench):
     block(blocking, "bob", "1h")
     block(blocking, STRANGER)
     unblock(blocking, STRANGER)
-    first, second, third = [line for line in blocking.audit() if "operator" in line][-3:]
-    assert set(first) - set(request_line) == {"operator", "until"}
-    assert set(request_line) <= set(first)
-    assert (first["verdict"], first["principal"], first["operator"]) == ("blocked", "bob", blocklist.operator())
-    assert first["until"].startswith("20")
-    assert (second["verdict"], second["address"], second["until"]) == ("blocked", STRANGER, "")
-    assert third["verdict"] == "unblocked"
+    first, second, third = list(trail.read(blocking.engine, blocking.name, trail.COMMANDS))[-3:]
+    assert (first["command"], first["about"], first["by"]) == ("block", "bob", in_gateway.operator())
+    assert first["until"] > first["time"]
+    assert (second["command"], second["about"], second["until"]) == ("block", STRANGER, "")
+    assert (third["command"], third["about"], third["result"]) == ("unblock", STRANGER, "done")
 
 
 def test_two_operators_at_the_same_time_lose_nothing(blocking: Bench, monkeypatch: pytest.MonkeyPatch):
@@ -202,7 +199,7 @@ def test_two_operators_at_the_same_time_lose_nothing(blocking: Bench, monkeypatc
 
     monkeypatch.setattr(blocklist, "written", slower)
     block(blocking, "bob")
-    [gateway] = blocklist.gateways(blocking.engine, blocking.name)
+    [gateway] = in_gateway.gateways(blocking.engine, blocking.name)
     assert [row.name for row in blocklist.blocked(gateway)] == ["bob", "carol"]
 
 
@@ -214,7 +211,7 @@ def test_status_shows_the_containers_and_who_is_blocked_until_when(blocking: Ben
     assert {row["component"] for row in found["containers"]} == {"gateway", "ollama", "sidecar"}
     assert {row["state"] for row in found["containers"]} == {"running"}
     bob, *addresses = found["blocked"]
-    assert (bob["user"], bob["by"]) == ("bob", blocklist.operator())
+    assert (bob["user"], bob["by"]) == ("bob", in_gateway.operator())
     assert 3500 < bob["until"] - time.time() < 3700
     assert [(row["address"], row["until"]) for row in addresses] == [(LAPTOP, None), (LAPTOP6, None)]
 

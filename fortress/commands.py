@@ -1,0 +1,65 @@
+"""The trail of commands: a line on the audit volume for each `fortress` command that changed something.
+
+It says who did what, and never a secret. Where it cannot be written, that is said, and the command stays done.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from docker.models.containers import Container
+from rich.console import Console
+
+from fortress import docker_engine, paths, up
+from fortress.errors import Stop
+from fortress.in_gateway import clock, execute, gateways, operator
+from settings import ConfigRefused
+
+FILE = "/var/log/gateway/commands.json"
+# Readable for the collector, which runs as somebody else.
+WRITE = f"umask 022; printf '%s\\n' \"$1\" >> {FILE}"
+
+
+@contextmanager
+def recorded(console: Console, stack: str, command: str, about: str) -> Iterator[None]:
+    """Write down what becomes of the block; a config that is refused has changed nothing."""
+    try:
+        yield
+    except ConfigRefused:
+        raise
+    except BaseException:
+        _tell(console, stack, command, about, "failed")
+        raise
+    _tell(console, stack, command, about, "done")
+
+
+def _tell(console: Console, stack: str, command: str, about: str, result: str) -> None:
+    if not paths.stack_file(stack).exists() or (result == "failed" and not docker_engine.answers()):
+        return
+    try:
+        with up.reached(console, stack) as (_, there):
+            troubles = [write(each, command, about, result) for each in gateways(there, stack)]
+    except (Stop, ConfigRefused) as stop:
+        troubles = [str(stop)]
+    for trouble in filter(None, troubles):
+        console.print(f"[yellow]this command is not in the trail:[/] {trouble}", highlight=False)
+
+
+def write(gateway: Container, command: str, about: str, result: str = "done", **more: str) -> str | None:
+    """Returns: why it could not be written, or None."""
+    try:
+        code, said = execute(gateway, ("sh", "-c", WRITE, "sh", line(clock(gateway), command, about, result, **more)))
+    except Stop as stop:
+        return str(stop)
+    return (said.strip() or f"the shell ended with {code}") if code else None
+
+
+def line(now: int, command: str, about: str, result: str, **more: str) -> str:
+    """now: seconds since 1970, by the gateway's clock. more: what only one command knows, as `until` of a block."""
+    fields = {"command": command, "about": about, "by": operator(), "result": result, **more}
+    return json.dumps({"time": stamp(now), "event": "command", **fields}, separators=(",", ":"))
+
+
+def stamp(now: int) -> str:
+    return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%S}.000Z"

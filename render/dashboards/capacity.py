@@ -1,0 +1,73 @@
+"""Is it enough: slots, queue, memory, disk, and those who watch."""
+
+from render.dashboards.parts import Board, Query, Row, bars, graph, number
+
+FREE = "(node_filesystem_avail_bytes / node_filesystem_size_bytes)"
+
+
+def _quantile(share: float, histogram: str) -> str:
+    return f"histogram_quantile({share}, sum by (le) (rate({histogram}_bucket[$__rate_interval])))"
+
+
+BOARD = Board(
+    "capacity",
+    "Fortress: capacity",
+    "Slots, queue, memory, disk, and what watching itself takes.",
+    (
+        Row(
+            "Inference",
+            (
+                graph("Slots", Query("sum(fortress_slots)", "there"), Query("sum(fortress_slots_used)", "in use")),
+                graph(
+                    "Queue",
+                    Query("sum(fortress_queue_length)", "waiting"),
+                    about="Requests that wait for a slot; beyond queue_total they are refused.",
+                ),
+                graph("Wait for a slot", Query(_quantile(0.95, "fortress_queue_seconds"), "19 of 20"), unit="s"),
+                graph(
+                    "Gap between two chunks", Query(_quantile(0.95, "fortress_chunk_gap_seconds"), "19 of 20"), unit="s"
+                ),
+                graph("Length of a request", Query(_quantile(0.95, "fortress_request_seconds"), "19 of 20"), unit="s"),
+                graph(
+                    "Memory of loaded models",
+                    Query("sum by (model, where) (fortress_ollama_model_bytes)", "{{model}} in {{where}}"),
+                    unit="bytes",
+                    stacked=True,
+                    about="vram is the GPU's; a model that is partly in ram there does not fit.",
+                ),
+            ),
+        ),
+        Row(
+            "Disk",
+            (
+                bars("Free space", f"min by (mountpoint) {FREE}", "{{mountpoint}}", unit="percentunit", red_below=0.1),
+                graph(
+                    "Free space",
+                    Query("min by (mountpoint) (node_filesystem_avail_bytes)", "{{mountpoint}}"),
+                    unit="bytes",
+                ),
+            ),
+        ),
+        Row(
+            "Those who watch",
+            (
+                number("Audit lines a second", "sum(rate(fortress_audit_lines_total[$__rate_interval]))", width=8),
+                number("Lines that wait for Loki", "sum(otelcol_exporter_queue_size)", width=8, red_from=4000),
+                number("Series in Prometheus", "sum(prometheus_tsdb_head_series)", width=8),
+                graph(
+                    "Memory",
+                    Query("sum by (job) (process_resident_memory_bytes)", "{{job}}"),
+                    unit="bytes",
+                    stacked=True,
+                ),
+                graph(
+                    "Lines sent to Loki",
+                    Query(
+                        'sum(rate({__name__=~"otelcol_exporter_sent_log_records(_total)?"}[$__rate_interval]))', "sent"
+                    ),
+                    unit="cps",
+                ),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,394 @@
+"""A fortress that is watched in full: each line once in Loki whatever fails, and somebody is told of trouble.
+
+`FORTRESS_SOAK=1` (`make soak`) takes the long form: 10,000 requests, two minutes without Loki, an hour of figures.
+"""
+
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from components.observability import UIDS
+from fortress import stack_file
+from images import WATCHERS
+from settings.network import Plan
+from tests.deployment import DOMAIN, Client, Deployment, deployed, docker
+
+SOAK = os.environ.get("FORTRESS_SOAK") == "1"
+REQUESTS, OUTAGE_S, MEASURE_S = (10_000, 120, 3600) if SOAK else (3_000, 20, 120)
+VISIBLE_WITHIN_S = 5
+MEMORY_MB = 400
+SECRET = f"s3cret-{secrets.token_hex(8)}"
+
+SEND = f"""
+import http.client, json, socket, ssl, sys, threading
+count, key = int(sys.argv[1]), sys.argv[2]
+tls = ssl.create_default_context(cafile="/tmp/bundle/ca.pem")
+seen, lock = [], threading.Lock()
+answered = {{"n": 0}}
+def one(n):
+    proof = {{"Authorization": f"Bearer {{key if n % 5 else 'wrong'}}"}}
+    if n % 50 == 7:  # asked, and gone before the answer
+        with tls.wrap_socket(socket.create_connection(("{DOMAIN}", 443)), server_hostname="{DOMAIN}") as raw:
+            body = json.dumps({{"model": "tiny", "prompt": "x"}}).encode()
+            head = f"POST /api/generate HTTP/1.1\\r\\nHost: {DOMAIN}\\r\\nAuthorization: Bearer {{key}}\\r\\n"
+            raw.sendall(head.encode() + f"Content-Length: {{len(body)}}\\r\\n\\r\\n".encode() + body)
+        return
+    there = http.client.HTTPSConnection("{DOMAIN}", context=tls, timeout=60)
+    there.request("GET", ("/api/tags", f"/nowhere/{{n}}", "/v1/models")[n % 3], headers=proof)
+    answer = there.getresponse()
+    answer.read()
+    there.close()
+    with lock:
+        seen.append(answer.headers["X-Request-Id"])
+def some(numbers):
+    for n in numbers:
+        one(n)
+threads = [threading.Thread(target=some, args=(range(first, count, 4),)) for first in range(4)]
+[each.start() for each in threads]; [each.join() for each in threads]
+print(json.dumps(seen))
+"""
+
+
+class Told:
+    """A webhook that Alertmanager posts to; it listens on this machine for one run of tests."""
+
+    def __init__(self) -> None:
+        self.alerts: list[dict[str, Any]] = []
+        told = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = min(int(self.headers.get("Content-Length", 0)), 1 << 20)
+                body = self.rfile.read(length)
+                if self.path == f"/{SECRET}":
+                    told.alerts += json.loads(body)["alerts"]
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                return
+
+        self.server = ThreadingHTTPServer((stack_file.own_address(), 0), Handler)
+        self.url = f"http://{stack_file.own_address()}:{self.server.server_port}/{SECRET}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        return [alert for alert in self.alerts if alert["labels"]["alertname"] == name and alert["status"] == "firing"]
+
+
+class Watched:
+    """What the parts say, asked from inside their own network."""
+
+    def __init__(self, deployment: Deployment, told: Told) -> None:
+        self.deployment, self.told = deployment, told
+        self.plan = Plan(base=_network(deployment))
+
+    def process(self, part: str) -> int:
+        return int(docker("inspect", "-f", "{{.State.Pid}}", self.deployment.container(part)))
+
+    def health(self, part: str) -> str:
+        return docker("inspect", "-f", "{{.State.Health.Status}}", self.deployment.container(part)).strip()
+
+    def ask(self, part: str, url: str, body: str | None = None, timeout: float = 30) -> Any:
+        """An answer of one part, asked as itself: nobody else reaches it."""
+        script = (
+            "import sys,urllib.request as u; d=sys.stdin.buffer.read() or None;"
+            "ask=u.Request(sys.argv[1],d,{'Content-Type':'application/json'});"
+            "print(u.urlopen(ask,timeout=20).read().decode())"
+        )
+        done = subprocess.run(
+            ["nsenter", "-t", str(self.process(part)), "-n", sys.executable, "-c", script, url],
+            input=body or "",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        assert done.returncode == 0, done.stderr[-500:]
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def loki(self, path: str, **query: str | int) -> Any:
+        there = self.plan.telemetry.loki
+        return self.ask("loki", f"http://{there}:3100/loki/api/v1/{path}?{urlencode(query)}")["data"]
+
+    def prometheus(self, query: str) -> dict[str, float]:
+        """The label `job` of each sample -> its value."""
+        there = self.plan.telemetry.prometheus
+        found = self.ask("prometheus", f"http://{there}:9090/api/v1/query?{urlencode({'query': query})}")
+        return {row["metric"].get("job", ""): float(row["value"][1]) for row in found["data"]["result"]}
+
+    def lines(self, since: float, query: str = '{kind="audit"}') -> list[str]:
+        """Every line from a moment on, in pages."""
+        found: list[str] = []
+        start, end = int((since - 5) * 1e9), int((time.time() + 60) * 1e9)
+        step = int(20e9)
+        while start < end:
+            there = min(start + step, end)
+            rows = self.loki("query_range", query=query, start=start, end=there, limit=20000, direction="forward")
+            page = [value[1] for stream in rows["result"] for value in stream["values"]]
+            assert len(page) < 20000
+            found += page
+            start = there
+        return found
+
+    def ids(self, since: float) -> Counter[str]:
+        return Counter(json.loads(line)["request_id"] for line in self.lines(since))
+
+    def trail(self) -> list[dict[str, Any]]:
+        """Every audit line of the gateway's files, the rotated ones too."""
+        script = "cd /var/log/gateway && cat $(ls audit-*.json 2>/dev/null) audit.json"
+        text = docker("exec", self.deployment.container("gateway"), "sh", "-c", script)
+        return [json.loads(line) for line in text.splitlines()]
+
+    def kill(self, part: str) -> None:
+        """As the kernel does it when memory is short; `docker kill` would count as a stop by hand."""
+        os.kill(self.process(part), signal.SIGKILL)
+
+    def resident_mb(self, part: str) -> float:
+        status = Path(f"/proc/{self.process(part)}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found
+        return int(found[1]) / 1024
+
+
+def _network(deployment: Deployment) -> Any:
+    from ipaddress import IPv4Network
+
+    return IPv4Network(deployment.config["network"]["base"])
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[Watched]:
+    told = Told()
+    deployment = Deployment.fresh()
+    deployment.config["observability"] = {"form": "full", "alerts": {"webhook": {"url": told.url}}}
+    try:
+        with deployed(deployment) as made:
+            yield Watched(made, told)
+    finally:
+        told.server.shutdown()
+
+
+@pytest.fixture
+def bob(watched: Watched) -> Iterator[Client]:
+    made = Client(watched.deployment, "bob")
+    yield made
+    made.close()
+
+
+def test_everything_is_healthy_asked_for_its_figures_and_no_more_than_it_must_be(watched: Watched):
+    for part in WATCHERS:
+        assert watched.health(part) == "healthy", part
+        config = json.loads(docker("inspect", watched.deployment.container(part)))[0]
+        assert config["Config"]["User"] == f"{UIDS[part]}:{UIDS[part]}"
+        assert config["HostConfig"]["ReadonlyRootfs"] is True
+        assert not config["HostConfig"]["PortBindings"]
+        networks = {name.rpartition("-")[2] for name in config["NetworkSettings"]["Networks"]}
+        expected = {"prometheus": {"telemetry", "watch"}, "alertmanager": {"telemetry", "notify"}}
+        assert networks == expected.get(part, {"telemetry"})
+    for part in ("vpn-node", "ollama", "ollama-sidecar"):
+        config = json.loads(docker("inspect", watched.deployment.container(part)))[0]
+        assert not [name for name in config["NetworkSettings"]["Networks"] if name.endswith(("telemetry", "watch"))]
+    asked = {"node", "collector", "loki", "prometheus", "alertmanager"}
+    Client.wait_until(lambda: {job for job, up in watched.prometheus("up").items() if up} >= asked, "figures", 45)
+
+
+def test_the_secret_address_of_whom_to_tell_is_to_be_seen_nowhere(watched: Watched):
+    made = watched.deployment
+    shown = made.pulumi("stack", "export")
+    for id_ in made.containers().values():
+        shown += docker("inspect", id_) + docker("logs", id_)
+    there = watched.plan.telemetry.alertmanager
+    shown += json.dumps(watched.ask("alertmanager", f"http://{there}:9093/api/v2/status"))
+    assert SECRET not in shown
+
+
+def test_a_requests_line_is_in_loki_within_five_seconds(watched: Watched, bob: Client):
+    times = []
+    for _ in range(5):
+        sent = time.time()
+        id_ = bob.curl("/api/tags").headers["x-request-id"]
+        while id_ not in watched.ids(sent):
+            assert time.time() - sent < VISIBLE_WITHIN_S + 1
+            time.sleep(0.1)
+        times.append(time.time() - sent)
+    assert max(times) <= VISIBLE_WITHIN_S, times
+    [line] = [line for line in watched.lines(sent) if id_ in line]
+    assert json.loads(line)["principal"] == "bob"
+    start = int((sent - 5) * 1e9)
+    by_metadata = watched.loki("query_range", query=f'{{kind="audit"}} | request_id="{id_}"', start=start)
+    assert len(by_metadata["result"]) == 1, "what is not a label can be asked for all the same"
+
+
+def test_many_addresses_of_requests_are_one_stream(watched: Watched, bob: Client):
+    script = SEND.replace('("/api/tags", f"/nowhere/{n}", "/v1/models")[n % 3]', 'f"/{n}/{n}?{n}"')
+    sent = time.time()
+    ids = json.loads(bob.python(script, "400", bob.key))
+    Client.wait_until(lambda: set(ids) <= set(watched.ids(sent)), "lines of them all", 30)
+    series = watched.loki("series", **{"match[]": '{kind="audit"}', "start": int((sent - 5) * 1e9)})
+    assert series == [{"kind": "audit", "service_name": "gateway"}]
+
+
+@pytest.mark.timeout(1800)
+def test_every_line_is_in_loki_exactly_once_whatever_fails(watched: Watched, bob: Client):
+    made = watched.deployment
+    began = time.time()
+    before = len(watched.trail())
+    seen: list[str] = []
+    chunk = REQUESTS // 5
+
+    def send(count: int) -> None:
+        seen.extend(json.loads(bob.python(SEND, str(count), bob.key, timeout=600)))
+
+    def while_sending(*faults: Any) -> None:
+        sending = threading.Thread(target=send, args=(chunk,))
+        sending.start()
+        for fault in faults:
+            time.sleep(1)
+            fault()
+        sending.join()
+
+    def rotate() -> None:
+        name = time.strftime("audit-%Y%m%dT%H%M%SZ.json", time.gmtime())
+        script = f"cd /var/log/gateway && mv audit.json {name} && kill -USR1 1"
+        docker("exec", made.container("gateway"), "sh", "-c", script)
+
+    def reload() -> None:
+        docker("exec", made.container("gateway"), "sh", "-c", "kill -HUP 1")
+
+    try:
+        while_sending(rotate, reload)
+        while_sending(lambda: watched.kill("collector"))
+        docker("stop", made.container("loki"))
+        stopped = time.time()
+        while_sending(lambda: watched.kill("collector"), rotate)
+        time.sleep(max(0.0, OUTAGE_S - (time.time() - stopped)))
+    finally:
+        docker("start", made.container("loki"))
+    while_sending(lambda: watched.kill("loki"))
+    while_sending(reload)
+
+    trail = watched.trail()
+    written = [line["request_id"] for line in trail[before:]] if len(trail) > before else []
+    assert len(set(written)) == len(written)
+    assert set(seen) <= set(written), "a request left no line in the gateway's own files"
+    assert len(written) == chunk * 5, f"{len(written)} lines of {chunk * 5} requests"
+    wanted = set(written)
+
+    def all_there() -> bool:
+        try:
+            return wanted <= set(watched.ids(began))
+        except AssertionError:
+            return False  # Loki is on its way back
+
+    Client.wait_until(all_there, "lines of every request", 120)
+    found = watched.ids(began)
+    assert {id_: count for id_, count in found.items() if id_ in wanted and count != 1} == {}
+    assert not set(found) - {line["request_id"] for line in trail}
+
+
+def test_strange_lines_stop_nothing(watched: Watched, bob: Client):
+    """Written by hand: the gateway itself writes none of them."""
+    mark = secrets.token_hex(6)
+    sent = time.time()
+    script = (
+        f"import sys; f=open(sys.argv[1],'ab'); f.write(b'no json {mark} 1\\n');"
+        f'f.write(b\'\\xff\\xfe {mark} 2\\n\'); f.write(b\'{{"time":"2100-01-01T00:00:00.000Z","m":"{mark} 3"}}\\n\');'
+        f'f.write(b\'{{"time":"never","m":"{mark} 4"}}\\n\');'
+        f"f.write(b'{{\"m\":\"{mark} 5 ' + b'x'*1000000 + b'\"}}\\n'); f.write(b'{{\"m\":\"{mark} 6\"}}\\n')"
+    )
+    volume = json.loads(docker("volume", "inspect", f"fortress-{watched.deployment.stack}-audit"))[0]["Mountpoint"]
+    strange = Path(volume) / "audit-strange.json"
+    subprocess.run([sys.executable, "-c", script, str(strange)], check=True)
+    try:
+        seen = {}
+
+        def all_of_them() -> bool:
+            found = watched.lines(sent, f'{{kind="audit"}} |= "{mark}"')
+            seen["n"] = {each for line in found for each in re.findall(rf"{mark} (\d)", line)}
+            return seen["n"] == set("123456")
+
+        Client.wait_until(all_of_them, f"all strange lines, {seen}", 20)
+        id_ = bob.curl("/api/tags").headers["x-request-id"]
+        Client.wait_until(lambda: id_ in watched.ids(sent), "a line after them", VISIBLE_WITHIN_S)
+    finally:
+        strange.unlink()
+
+
+def test_figures_come_back_after_their_folder_is_gone(watched: Watched):
+    made = watched.deployment
+    docker("exec", made.container("prometheus"), "sh", "-c", "rm -rf /var/lib/prometheus/*")
+    watched.kill("prometheus")
+
+    def asked() -> bool:
+        try:
+            return watched.prometheus("up").get("loki") == 1
+        except AssertionError:
+            return False
+
+    Client.wait_until(asked, "figures", 60)
+
+
+def test_somebody_hears_of_an_admins_route_that_was_tried(watched: Watched, bob: Client):
+    assert bob.curl("/api/pull", "-d", '{"model":"x"}').status == 404
+    Client.wait_until(lambda: watched.told.of("AdminRouteTried"), "word of it", 120)
+    [alert, *_] = watched.told.of("AdminRouteTried")
+    assert alert["labels"]["principal"] == "bob"
+    assert alert["annotations"]["summary"].startswith("bob tried a route")
+    assert "fortress logs" in alert["annotations"]["do"]
+
+
+def test_somebody_hears_of_a_new_peer_and_of_one_that_comes_from_everywhere(watched: Watched):
+    def line(event: str, device: str, n: int) -> dict[str, Any]:
+        fields = {"event": event, "user": "bob", "device": device}
+        return {
+            "timeUnixNano": str(time.time_ns() + n),
+            "body": {"stringValue": json.dumps(fields | {"n": n})},
+            "attributes": [{"key": key, "value": {"stringValue": value}} for key, value in fields.items()],
+        }
+
+    rows = [line("peer-new", "phone", 0), *(line("peer-roamed", "laptop", n) for n in range(1, 15))]
+    labels = {"service.name": "vpn-node", "kind": "tunnel"}
+    resource = {"attributes": [{"key": key, "value": {"stringValue": value}} for key, value in labels.items()]}
+    body = {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": rows}]}]}
+    watched.ask("loki", f"http://{watched.plan.telemetry.loki}:3100/otlp/v1/logs", json.dumps(body))
+    for name, device in (("NewPeer", "phone"), ("PeerRoams", "laptop")):
+        Client.wait_until(lambda name=name: watched.told.of(name), f"word of {name}", 120)
+        assert watched.told.of(name)[0]["labels"]["device"] == device
+
+
+def test_somebody_hears_of_a_part_that_gives_no_figures(watched: Watched):
+    made = watched.deployment
+    docker("stop", made.container("node-exporter"))
+    try:
+        down = lambda: [each for each in watched.told.of("ScrapeDown") if each["labels"]["job"] == "node"]  # noqa: E731
+        Client.wait_until(down, "word of it", 300)
+    finally:
+        docker("start", made.container("node-exporter"))
+
+
+def test_together_they_need_little_memory(watched: Watched, bob: Client):
+    """Five requests a second."""
+    script = SEND.replace("one(n)\nthreads", "one(n)\n        import time; time.sleep(0.8)\nthreads")
+    bob.python(script, str(5 * MEASURE_S), bob.key, timeout=MEASURE_S * 2 + 60)
+    used = {part: watched.resident_mb(part) for part in ("collector", "loki", "prometheus", "alertmanager")}
+    print(f"resident after {MEASURE_S} s of 5 requests/s: {sum(used.values()):.0f} MB", used)
+    assert sum(used.values()) <= MEMORY_MB, used
+
+
+def test_an_unchanged_program_changes_nothing(watched: Watched):
+    assert set(watched.deployment.planned()) == {"same"}

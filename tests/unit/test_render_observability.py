@@ -1,0 +1,175 @@
+"""What watches: reviewed configs that the real programs accept, and rules whose tests promtool runs."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from images import reference
+from render import alertmanager, collector, loki, prometheus
+from render.syntax import NotInItsPlace
+from settings import PROJECT, ConfigRefused, StackSettings, load
+from tests.unit.conftest import Golden
+
+HERE = Path(__file__).parent
+STORE = {
+    "endpoint": "minio.example.com:9000",
+    "bucket": "loki",
+    "access_key": "AKIAEXAMPLE",
+    "secret_key": "s3cret/of+the-store",
+}
+TOLD: dict[str, Any] = {
+    "email": {
+        "to": "ada@example.com",
+        "sender": "fortress@example.com",
+        "server": "smtp.example.com:587",
+        "user": "fortress",
+        "password": "s3cret of the mail",
+    },
+    "webhook": {"url": "https://hooks.example.com/s3cret-hook"},
+    "telegram": {"bot_token": "12345:s3cret-telegram-token", "chat_id": -42},
+    "ntfy": {"url": "https://ntfy.example.com/s3cret-topic", "token": "tk_s3cret"},
+}
+FULL = {
+    "form": "full",
+    "object_storage": STORE | {"ca_file": "ca.pem"},
+    "alerts": TOLD,
+    "retention": {"audit_days": 30},
+}
+
+
+def settings(observability: Any) -> StackSettings:
+    config = {
+        "users": {"ada": {"role": "admin"}},
+        "wireguard": {"endpoint": "vpn.example.com:51820"},
+        "observability": observability,
+    }
+    return load("test", {f"{PROJECT}:{key}": value for key, value in config.items()})
+
+
+CASES = {"plain": settings("full"), "everything": settings(FULL)}
+
+
+def texts(of: StackSettings) -> dict[str, str]:
+    return {
+        "collector.yaml": collector.config(of.plan),
+        "loki.yaml": loki.config(of, of.plan),
+        "prometheus.yml": prometheus.config(of.plan),
+        "alertmanager.yml": alertmanager.config(of),
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_golden_files_are_the_reviewed_ones(case: str, golden: Golden):
+    for name, text in texts(CASES[case]).items():
+        golden.check(f"observability/{case}/{name}", text)
+
+
+def run(image: str, files: dict[str, str], folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    current = folder / "current"
+    for name, text in files.items():
+        (current / name).parent.mkdir(parents=True, exist_ok=True)
+        (current / name).write_text(text)
+    folder.chmod(0o755)
+    words = ["docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--tmpfs", "/tmp"]
+    words += ["-v", f"{folder}:/config:ro", "--entrypoint", command[0]]
+    words += [reference(image, os.environ.get("FORTRESS_ENGINE", "registry-only")), *command[1:]]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("image", "file", "command"),
+    [
+        ("collector", "collector.yaml", "otelcol validate --config /config/current/collector.yaml"),
+        ("loki", "loki.yaml", "loki -config.file=/config/current/loki.yaml -verify-config"),
+        ("prometheus", "prometheus.yml", "promtool check config /config/current/prometheus.yml"),
+        ("alertmanager", "alertmanager.yml", "amtool check-config /config/current/alertmanager.yml"),
+    ],
+)
+def test_the_real_programs_accept_their_files(case: str, image: str, file: str, command: str, tmp_path: Path):
+    of = CASES[case]
+    files = {file: texts(of)[file], "rules.yml": prometheus.rules(), **alertmanager.secrets(of), "store-ca.pem": ""}
+    said = run(image, files, tmp_path, *command.split())
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert not re.search(r"(?i)deprecat|warn", said.stdout + said.stderr), said.stdout + said.stderr
+    files[file] += "no_such_option: true\n"
+    assert run(image, files, tmp_path, *command.split()).returncode != 0, "the check takes anything"
+
+
+def test_each_rule_fires_where_it_should_and_is_silent_where_not(tmp_path: Path):
+    tests = (HERE / "rules" / "prometheus.test.yml").read_text()
+    files = {"rules.yml": prometheus.rules(), "test.yml": tests}
+    said = run("prometheus", files, tmp_path, "promtool", "test", "rules", "/config/current/test.yml")
+    assert said.returncode == 0, said.stdout + said.stderr
+    names = _alerts(prometheus.rules())
+    assert {name for name in names if not re.search(rf"\b{name}\b", tests)} == set(), "a rule without a test"
+
+
+@pytest.mark.parametrize("rules", [prometheus.rules(), loki.rules()], ids=["prometheus", "loki"])
+def test_each_alert_says_what_is_wrong_how_bad_and_what_to_do(rules: str):
+    for group in yaml.safe_load(rules)["groups"]:
+        for rule in group["rules"]:
+            assert rule["labels"]["severity"] in ("info", "warning", "critical")
+            assert rule["annotations"]["summary"].endswith((".", "."))
+            assert len(rule["annotations"]["do"]) > 20
+
+
+def _alerts(rules: str) -> list[str]:
+    return [rule["alert"] for group in yaml.safe_load(rules)["groups"] for rule in group["rules"]]
+
+
+def test_no_secret_is_in_a_config():
+    shown = "\n".join(texts(CASES["everything"]).values())
+    assert "s3cret" not in shown
+    hidden = {**alertmanager.secrets(CASES["everything"]), "credentials": loki.credentials(CASES["everything"])}
+    assert all("s3cret" in text for text in hidden.values())
+    assert alertmanager.secrets(CASES["plain"]) == {}
+
+
+def test_every_file_says_what_made_it():
+    made = [*texts(CASES["plain"]).values(), prometheus.rules(), loki.rules()]
+    assert all(text.startswith("# made by ollama-fortress") for text in made)
+
+
+def test_labels_are_few_and_no_clients_words():
+    config = yaml.safe_load(collector.config(CASES["plain"].plan))
+    for name, receiver in config["receivers"].items():
+        assert set(receiver["resource"]) == {"service.name", "kind"}, name
+    assert [kind for kind, _, _ in collector.TRAILS] == ["audit", "command", "tunnel", "login"]
+
+
+@pytest.mark.parametrize("field", ["user", "server"])
+def test_a_receiver_cannot_break_out_of_its_place(field: str):
+    broken = TOLD["email"] | {field: 'x"\nroute: {}'}
+    with pytest.raises((ConfigRefused, NotInItsPlace)):
+        alertmanager.config(settings({"form": "full", "alerts": {"email": broken}}))
+
+
+@pytest.mark.parametrize(
+    ("observability", "sentence"),
+    [
+        ({"form": "lite", "alerts": {"webhook": TOLD["webhook"]}}, "alerts is written, but form is lite.*form: full"),
+        ({"form": "off", "retention": {"audit_days": 3}}, "retention is written, but form is off"),
+        ({"object_storage": STORE}, "object_storage is written, but form is lite"),
+        ({"form": "full", "alerts": {}}, "alerts names nobody; write email, webhook, telegram or ntfy"),
+        ({"form": "full", "retention": {"audit_days": 0}}, "retention.audit_days.*greater than or equal to 1"),
+        ({"form": "full", "object_storage": STORE | {"endpoint": "https://minio"}}, "without https://"),
+        ({"form": "full", "alerts": {"webhook": {"url": "hooks.example.com"}}}, "begins with https://.*config set"),
+        ({"form": "full", "alerts": {"telegram": {"bot_token": "x", "chat_id": 1}}}, "bot_token is not a token"),
+        ({"form": "full", "alert": {}}, "did you mean 'alerts'"),
+        ("ful", "Input should be 'off', 'lite' or 'full'"),
+    ],
+)
+def test_a_refusal_says_what_to_write(observability: Any, sentence: str):
+    with pytest.raises(ConfigRefused, match=sentence) as refused:
+        settings(observability)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_what_pulumi_has_encrypted_is_taken_by_the_commands_that_read_no_secret():
+    assert settings({"form": "full", "alerts": {"webhook": {"url": "(encrypted)"}}}).observability.alerts

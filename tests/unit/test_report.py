@@ -1,0 +1,338 @@
+"""The monthly report of a fixed trail: counted by hand here, reviewed as golden files, and closed to hostile text."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fortress import report as command
+from fortress import review
+from fortress.errors import Stop
+from fortress.review import Certificate, Review
+from render import pictures, report
+from render.pictures import Series, Tile, short
+from settings import StackSettings, load
+from tests.unit.conftest import Golden
+from tests.unit.gateway.harness import Authority
+
+MADE = datetime(2026, 11, 26, 9, 0, tzinfo=UTC)
+CONFIG: dict[str, Any] = {
+    "timezone": "Europe/Berlin",
+    "users": {
+        "alice": {"role": "admin", "devices": ["laptop", {"name": "phone", "epoch": "2", "previous_epoch": "1"}]},
+        "bob": {"limits": {"tokens_per_month": 110000}},
+        "carol": {},
+        "ci": {"service": True},
+    },
+    "wireguard": {"endpoint": "vpn.example.com:51820"},
+}
+SEEDS = {name: datetime(2025, 10, 1, tzinfo=UTC) for name in ("alice", "bob")} | {
+    "ci": datetime(2026, 11, 2, tzinfo=UTC)
+}
+
+
+def config(**more: Any) -> StackSettings:
+    return load("home", {f"ollama-fortress:{key}": value for key, value in (CONFIG | more).items()})
+
+
+def at(day: int, hour: int = 12, minute: int = 0) -> str:
+    return f"2026-11-{day:02d}T{hour:02d}:{minute:02d}:00.000Z"
+
+
+def request(day: int = 5, **more: Any) -> dict[str, Any]:
+    return {
+        "time": at(day),
+        "request_id": "0" * 32,
+        "principal": "bob",
+        "proof": "key",
+        "device": "",
+        "address": "10.66.0.9",
+        "route": "/api/chat",
+        "method": "POST",
+        "status": 200,
+        "verdict": "allowed",
+        "reason": "",
+        "model": "tiny",
+        "agent": "ollama",
+        "tokens_in": 10,
+        "tokens_out": 20,
+        "first_token_s": 0.25,
+    } | more
+
+
+def counted(*requests: dict[str, Any], of: StackSettings | None = None, **other: Any) -> Review:
+    found = review.empty(of or config(), "2026-11", MADE)
+    review.count(found, of or config(), requests=requests, **other)
+    return found
+
+
+def a_month() -> Review:
+    """A small office's November, the same each time."""
+    lot = Random(7)
+    of = config()
+    laptop = next(str(pair[0]) for (user, _), pair in of.device_addresses().items() if user == "carol")
+    requests: list[dict[str, Any]] = []
+    for day in range(1, 27):
+        busy = 3 if datetime(2026, 11, day).weekday() > 4 else 14
+        for name, share, agent in (("alice", 1.0, "ollama"), ("bob", 0.6, "openai"), ("ci", 0.3, "curl")):
+            for _ in range(int(busy * share) + lot.randrange(4)):
+                refused = lot.random() < 0.06
+                requests.append(
+                    request(
+                        day,
+                        time=at(day, lot.randrange(7, 20), lot.randrange(60)),
+                        principal=name,
+                        agent=agent,
+                        model=lot.choice(["tiny", "llama3.2:3b"]),
+                        device="laptop" if name == "alice" else "",
+                        status=429 if refused else 200,
+                        verdict="refused" if refused else "allowed",
+                        reason=lot.choice(["requests_per_minute", "tokens_per_day"]) if refused else "",
+                        tokens_in=0 if refused else lot.randrange(20, 400),
+                        tokens_out=0 if refused else lot.randrange(30, 500),
+                        first_token_s=None if refused else round(lot.uniform(0.1, 1.9), 3),
+                    )
+                )
+    stranger = {"principal": "", "status": 401, "verdict": "refused", "reason": "no-identity", "model": ""}
+    requests += [request(17, address=laptop, first_token_s=None, tokens_in=0, tokens_out=0, **stranger)] * 41
+    there = {"status": 403, "verdict": "refused", "reason": "admin-only", "route": "/api/delete", "model": ""}
+    requests += [request(18, first_token_s=None, tokens_in=0, tokens_out=0, **there)] * 3
+    requests += [request(20, verdict="failed", status=502, tokens_in=0, tokens_out=0)] * 4
+    events = {"peer-new": 2, "peer-roamed": 6, "peer-came": 30}
+    tunnel = [
+        {
+            "time": at(9 + n % 12),
+            "event": event,
+            "user": "alice",
+            "device": "phone",
+            "address": "10.66.3.4",
+            "endpoint": "203.0.113.7:1",
+        }
+        for event, times in events.items()
+        for n in range(times)
+    ]
+    commands = [
+        {"time": at(2), "event": "command", "command": "up", "about": "home", "by": "ops", "result": "done"},
+        {"time": at(17, 15), "event": "command", "command": "block", "about": "carol", "by": "ops", "result": "done"},
+    ]
+    logins = [{"time": at(4), "event": "login", "result": "success", "user": "alice"}] * 12
+    logins += [{"time": at(6), "event": "login", "result": "success", "user": "unknown"}]
+    found = counted(*requests, of=of, tunnel=tunnel, commands=commands, logins=logins)
+    found.below_floors = ("nginx 1.30.6 is below the security floor 1.30.7",)
+    found.keys = review.keys(of, SEEDS, MADE)
+    found.certificates = [
+        Certificate("fortress-pki-server", MADE + timedelta(days=12)),
+        Certificate("fortress-pki-authority", MADE + timedelta(days=3600)),
+    ]
+    return found
+
+
+def nothing() -> Review:
+    found = counted()
+    found.unknown = "the stack's state is not on this machine"
+    found.keys = review.keys(config(), {}, MADE)
+    return found
+
+
+MONTHS = {"office": a_month, "nothing": nothing}
+
+
+@pytest.mark.parametrize("name", MONTHS)
+def test_the_golden_files_are_the_reviewed_ones(name: str, golden: Golden):
+    golden.check(f"report/{name}.md", report.markdown(MONTHS[name]()))
+    golden.check(f"report/{name}.html", report.html(MONTHS[name]()))
+
+
+def test_what_is_counted_is_what_was_written():
+    found = counted(
+        request(1),
+        request(1, principal="alice", tokens_in=1, tokens_out=2),
+        request(2, verdict="refused", reason="tokens_per_day", status=429, tokens_in=0, tokens_out=0),
+        request(2, verdict="cut", reason="blocked"),
+        request(3, principal="", verdict="refused", status=401, reason="no-identity"),
+        request(3, verdict="refused", status=404, reason="unknown-route", route="unknown"),
+        request(3, principal="dave", tokens_in=0, tokens_out=0),
+    )
+    assert (found.requests, found.refused, found.tokens) == (7, 3, 30 + 3 + 30 + 30 + 30)
+    assert found.by_day["allowed"][:4] == [2, 0, 1, 0]
+    assert found.by_day["cut"][1] == 1
+    assert (found.users["bob"].requests, found.users["bob"].refused, found.users["bob"].tokens) == (4, 2, 90)
+    assert (found.users["dave"].role, found.users["dave"].known) == ("gone", False)
+    assert found.failures == {"10.66.0.9": 1}
+    assert found.forbidden == {("bob", "unknown", "unknown-route"): 1}
+    assert (found.first_token(0.5), found.first_token(0.95)) == (0.25, 0.25)
+
+
+def test_the_month_is_that_of_the_stacks_own_time_zone():
+    before, after = request(1, time="2026-10-31T22:59:59.999Z"), request(1, time="2026-10-31T23:00:00.000Z")
+    late = request(1, time="2026-11-30T22:59:59.000Z")
+    found = counted(before, after, late, request(1, time="2026-11-30T23:00:00Z"))
+    assert found.requests == 2
+    assert found.by_day["allowed"][0] == 1
+    assert review.bounds("2026-12", "UTC")[1] == datetime(2027, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("month", ["2026", "2026-13", "november", "2026-11-01", "", "11-2026"])
+def test_what_is_no_month_is_refused_with_the_way_to_write_one(month: str):
+    with pytest.raises(Stop, match="write it like 2026-11"):
+        review.bounds(month, "UTC")
+
+
+def test_a_line_of_another_shape_changes_nothing_and_stops_nothing():
+    odd: list[dict[str, Any]] = [
+        {"time": at(1)},
+        {"time": at(1), "verdict": 5, "principal": ["x"], "tokens_in": "many", "address": None},
+        {"time": at(1), "verdict": "allowed", "principal": "x" * 9999, "tokens_out": -5, "first_token_s": "soon"},
+    ]
+    found = counted(*odd, tunnel=odd, commands=odd, logins=odd)
+    assert (found.requests, found.tokens, found.refused) == (2, 0, 0)
+    assert max(map(len, found.users)) == 128
+    assert report.html(found)
+
+
+def test_what_to_do_is_said_and_nothing_else():
+    said = review.to_do(nothing())
+    assert len(said) == 2
+    assert "still valid beside new ones: alice/phone." in said[0]
+    assert "Nobody heard of alice, bob, carol, ci this month" in said[1]
+    said = "\n".join(review.to_do(a_month()))
+    for word in (
+        "fortress-pki-server ends in 12 days",
+        "41 requests without a valid proof came from",
+        "(carol/default)",
+        "alice/phone moved 6 times",
+        "Nginx 1.30.6 is below",
+        "Old keys are still valid beside new ones: alice/phone",
+        "Keys that may be more than a year old: alice, alice/laptop, alice/phone, bob, bob/default",
+        "bob used ",
+        "Nobody heard of carol",
+    ):
+        assert word in said
+    assert "fortress-pki-authority" not in said
+    assert "ci/default" not in said
+
+
+def test_a_key_is_at_most_as_old_as_its_seed_and_a_devices_own_is_not_known():
+    own = "2lPbPSl3l2E4Li0JAJNgdbk3lIhaRlgCSi2RKlIVSkA="
+    of = config(users={"alice": {"devices": [{"name": "laptop", "public_key": own}]}, "bob": {}})
+    found = {(key.owner, key.kind): key.days for key in review.keys(of, SEEDS, MADE)}
+    assert found[("alice", "API key")] == 421
+    assert found[("alice/laptop", "own tunnel key")] is None
+    assert review.keys(of, {}, MADE)[0].days is None
+
+
+def test_seeds_and_certificates_are_read_from_the_state():
+    pem, _ = Authority("report").leaf("ollama.fortress.internal")
+    urn = "urn:pulumi:home::ollama-fortress::fortress:index:Fortress$x"
+    resources: list[dict[str, Any]] = [
+        {"type": command.SEED, "urn": f"{urn}::fortress-identity-bob", "created": "2026-01-02T03:04:05.678901Z"},
+        {"type": command.SEED, "urn": f"{urn}::fortress-identity-gone", "created": "2026-01-02T03:04:05Z"},
+        {"type": command.SEED, "urn": f"{urn}::fortress-vpn-node-seed", "created": "2026-01-02T03:04:05Z"},
+        {"type": command.LEAF, "urn": f"{urn}::fortress-pki-server", "outputs": {"certPem": pem}},
+        {"type": command.LEAF, "urn": f"{urn}::fortress-pki-pending"},
+    ]
+    assert {name: made.isoformat()[:10] for name, made in command.seeds(resources, config()).items()} == {
+        "bob": "2026-01-02"
+    }
+    [certificate] = command.certificates(resources)
+    assert certificate.name == "fortress-pki-server"
+
+
+HOSTILE = "<script>alert(1)</script>\"'&|`_*[x](y)\n## x"
+
+
+def test_no_text_of_the_trail_becomes_markup():
+    found = counted(
+        request(principal=HOSTILE, reason=HOSTILE, model=HOSTILE, agent=HOSTILE, address=HOSTILE, route=HOSTILE),
+        request(principal=HOSTILE, reason=HOSTILE, verdict="refused", status=403, route=HOSTILE),
+        request(principal="", reason=HOSTILE, verdict="refused", status=401, address=HOSTILE),
+        commands=[{"time": at(1), "command": HOSTILE, "about": HOSTILE, "by": HOSTILE, "result": HOSTILE}],
+        logins=[{"time": at(1), "user": HOSTILE, "result": HOSTILE}],
+        tunnel=[{"time": at(1), "event": "peer-new", "user": HOSTILE, "device": HOSTILE, "address": HOSTILE}],
+    )
+    page = report.html(found)
+    assert "<script" not in page
+    assert not re.search(r"<[^>]+\son\w+=", page)
+    text = report.markdown(found)
+    assert "\n## x" not in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def test_the_page_needs_nothing_from_elsewhere():
+    page = report.html(a_month())
+    assert "script" not in page.lower()
+    assert [link for link in re.findall(r"(?:https?:)?//[^\s'\"]+", page) if "www.w3.org/2000/svg" not in link] == []
+    assert "src=" not in page
+
+
+def _svgs() -> list[str]:
+    month = a_month()
+    return [
+        *re.findall(r"<svg.*?</svg>", report.html(month), re.DOTALL),
+        pictures.columns(HOSTILE, [], []),
+        pictures.columns("zero", ["1"], [Series("a", [0])]),
+        pictures.lines(HOSTILE, ["1", "2", "3"], [Series(HOSTILE, [1, None, float("nan")])], "s"),
+        pictures.bars(HOSTILE, [(HOSTILE, 0.0), *((str(n), float(n)) for n in range(20))]),
+        pictures.bars("none", []),
+        pictures.table(HOSTILE, [("a", "b"), (HOSTILE, HOSTILE)]),
+        pictures.number(HOSTILE, HOSTILE),
+        pictures.board(HOSTILE, [Tile(pictures.number("a", "1"), 0, 1, 4, 4)], {0: HOSTILE}),
+    ]
+
+
+@pytest.mark.parametrize("svg", _svgs())
+def test_every_picture_is_well_formed_and_inside_its_frame(svg: str):
+    root = ElementTree.fromstring(svg)
+    width, height = map(float, root.attrib["viewBox"].split()[2:])
+    for shape in root.iter("{http://www.w3.org/2000/svg}rect"):
+        x, y = float(shape.attrib.get("x", 0)), float(shape.attrib.get("y", 0))
+        assert -0.1 <= x <= width
+        assert x + float(shape.attrib["width"]) <= width + 0.1
+        assert -0.1 <= y <= y + float(shape.attrib["height"]) <= height + 0.1
+    assert {child.tag.rpartition("}")[2] for child in root.iter()} <= {"svg", "text", "rect", "line", "path", "title"}
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0, "", "0"),
+        (12, "", "12"),
+        (1234, "", "1.2k"),
+        (1_234_567, "", "1.2M"),
+        (0.25, "s", "250 ms"),
+        (1.5, "s", "1.5 s"),
+        (7200, "s", "2 h"),
+        (0.82, "percentunit", "82 %"),
+        (3 * 1024**3, "bytes", "3 GiB"),
+        (float("nan"), "", "none"),
+    ],
+)
+def test_a_number_is_written_as_people_read_it(value: float, unit: str, text: str):
+    assert short(value, unit) == text
+
+
+def test_an_old_month_has_all_its_days_and_a_new_one_those_until_now():
+    assert len(review.empty(config(), "2026-10", MADE).days) == 31
+    assert len(review.empty(config(), "2026-11", MADE).days) == 26
+    assert len(review.empty(config(), "2026-12", MADE).days) == 1
+
+
+def test_both_pages_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    @contextmanager
+    def reached(*_: Any) -> Iterator[Any]:
+        yield config(), None
+
+    monkeypatch.setattr(command.up, "reached", reached)
+    monkeypatch.setattr(command, "gather", lambda *_: a_month())
+    monkeypatch.setattr(command, "_from_the_state", lambda *_: "")
+    written = command.write(Console(), "home", "2026-11", tmp_path / "new")
+    assert [path.name for path in written] == ["report-home-2026-11.html", "report-home-2026-11.md"]
+    assert all(path.stat().st_size > 1000 for path in written)
