@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -95,7 +96,7 @@ class Watched:
 
     def __init__(self, deployment: Deployment, told: Told) -> None:
         self.deployment, self.told = deployment, told
-        self.plan = Plan(base=_network(deployment))
+        self.plan = Plan(IPv4Network(deployment.config["network"]["base"]))
 
     def process(self, part: str) -> int:
         return int(docker("inspect", "-f", "{{.State.Pid}}", self.deployment.container(part)))
@@ -172,12 +173,6 @@ class Watched:
         return int(found[1]) / 1024
 
 
-def _network(deployment: Deployment) -> Any:
-    from ipaddress import IPv4Network
-
-    return IPv4Network(deployment.config["network"]["base"])
-
-
 @pytest.fixture(scope="module")
 def watched() -> Iterator[Watched]:
     told = Told()
@@ -225,7 +220,8 @@ def test_the_secret_address_of_whom_to_tell_is_to_be_seen_nowhere(watched: Watch
 
 
 def test_a_requests_line_is_in_loki_within_five_seconds(watched: Watched, bob: Client):
-    times = []
+    times: list[float] = []
+    sent, id_ = time.time(), ""
     for _ in range(5):
         sent = time.time()
         id_ = bob.curl("/api/tags").headers["x-request-id"]
@@ -393,8 +389,11 @@ def test_somebody_hears_of_a_part_that_gives_no_figures(watched: Watched):
     made = watched.deployment
     docker("stop", made.container("node-exporter"))
     try:
-        down = lambda: [each for each in watched.told.of("ScrapeDown") if each["labels"]["job"] == "node"]  # noqa: E731
-        Client.wait_until(down, "word of it", 300)
+        Client.wait_until(
+            lambda: [each for each in watched.told.of("ScrapeDown") if each["labels"]["job"] == "node"],
+            "word of it",
+            300,
+        )
     finally:
         docker("start", made.container("node-exporter"))
 
