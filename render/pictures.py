@@ -6,9 +6,9 @@ No script, no font and no colour from elsewhere, so a page that holds them is on
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import floor, isfinite, log10
+from math import floor, isfinite, log, log10
 
-LEFT, RIGHT, TOP, BOTTOM = 52, 8, 36, 26
+LEFT, RIGHT, TOP, BOTTOM = 60, 8, 36, 26
 BLUE, PALE, ORANGE, RED, GREY, GREEN, VIOLET = (
     "#2b6ca3",
     "#8fb8d8",
@@ -78,9 +78,9 @@ def _scaled(value: float, step: int, names: Sequence[str], gap: str) -> str:
 def columns(title: str, labels: Sequence[str], series: Sequence[Series], unit: str = "", size: Size = PLAIN) -> str:
     """Stacked columns, one for each label."""
     highest = max((sum(each.values[i] or 0 for each in series) for i in range(len(labels))), default=0)
-    frame = _Frame(title, series, highest, size)
+    frame = _Frame(title, series, highest, unit, size)
     wide = frame.across / max(1, len(labels))
-    parts = frame.axes(labels, unit, wide / 2, wide)
+    parts = frame.axes(labels, wide / 2, wide)
     for at, label in enumerate(labels):
         bottom = frame.y(0)
         for each in series:
@@ -100,9 +100,9 @@ def columns(title: str, labels: Sequence[str], series: Sequence[Series], unit: s
 def lines(title: str, labels: Sequence[str], series: Sequence[Series], unit: str = "", size: Size = PLAIN) -> str:
     """A line for each series; a gap where nothing is known."""
     known = [value for each in series for value in each.values if value is not None and isfinite(value)]
-    frame = _Frame(title, series, max(known, default=0), size)
+    frame = _Frame(title, series, max(known, default=0), unit, size)
     step = frame.across / max(1, len(labels) - 1)
-    parts = frame.axes(labels, unit, 0, step)
+    parts = frame.axes(labels, 0, step)
     for each in series:
         path, pen = "", "M"
         for at, value in enumerate(each.values):
@@ -124,13 +124,13 @@ def bars(
     rest = rows[most:]
     shown = [*rows[:most], *([(f"{len(rest)} others", sum(value for _, value in rest))] if rest else [])]
     size = size or Size(PLAIN.width, TOP + 26 * max(1, len(shown)) + 6)
-    top = max((value for _, value in shown), default=0) or 1
+    top = 1 if unit == "percentunit" else max((value for _, value in shown), default=0) or 1
     parts = [_title(title)]
     if not shown:
         parts.append(_text(0, TOP + 16, "nothing", FAINT, 13))
     for at, (name, value) in enumerate(shown):
         y = TOP + at * 26
-        long = max(1.5, value / top * (size.width - 230))
+        long = max(1.5, min(1, value / top) * (size.width - 230))
         parts.append(_text(0, y + 15, _cut(name, 23), INK, 13))
         parts.append(f"<rect x='166' y='{y + 3}' width='{long:.1f}' height='16' rx='2' fill='{colour}'/>")
         parts.append(_text(173 + long, y + 16, short(value, unit), FAINT, 12))
@@ -203,40 +203,46 @@ def _picture(title: str, parts: Sequence[str], size: Size) -> str:
 class _Frame:
     """Title, legend and axes; what is drawn between them asks it for its place."""
 
-    def __init__(self, title: str, series: Sequence[Series], highest: float, size: Size) -> None:
-        self.title, self.size = title, size
+    def __init__(self, title: str, series: Sequence[Series], highest: float, unit: str, size: Size) -> None:
+        self.title, self.unit, self.size = title, unit, size
         self.across = size.width - LEFT - RIGHT
         self.legend = [(_cut(each.name, 22), each.colour) for each in series[:6]]
         # A legend that has no room beside the title stands below it.
         beside = sum(7.2 * len(name) + 24 for name, _ in self.legend) < size.width - 8.6 * len(title)
         self.legend_y, self.top = (17, TOP) if beside else (36, TOP + 18)
-        self.highest, self.ticks = _scale(highest)
+        self.highest, self.ticks = _scale(highest, unit)
 
     def y(self, value: float) -> float:
         return self.size.height - BOTTOM - value / self.highest * (self.size.height - self.top - BOTTOM)
 
-    def axes(self, labels: Sequence[str], unit: str, first: float, step: float) -> list[str]:
+    def axes(self, labels: Sequence[str], first: float, step: float) -> list[str]:
         parts = [_title(self.title)]
         for tick in self.ticks:
             y, right = self.y(tick), self.size.width - RIGHT
             parts.append(f"<line x1='{LEFT}' x2='{right}' y1='{y:.1f}' y2='{y:.1f}' stroke='{GRID}'/>")
-            parts.append(_text(LEFT - 8, y + 4, short(tick, unit), FAINT, 12, anchor="end"))
+            parts.append(_text(LEFT - 8, y + 4, short(tick, self.unit), FAINT, 12, anchor="end"))
         every = max(1, -(-len(labels) // 9))
         for at in range(0, len(labels), every):
             x = LEFT + first + at * step
             parts.append(_text(x, self.size.height - 8, labels[at], FAINT, 12, anchor="middle"))
         x = float(self.size.width - RIGHT)
         for name, colour in reversed(self.legend):
-            x = max(0.0, x - 7.2 * len(name) - 24)
+            x -= 7.2 * len(name) + 24
+            if x < 0:
+                break
             parts.append(f"<rect x='{x:.1f}' y='{self.legend_y - 10}' width='11' height='11' rx='2' fill='{colour}'/>")
             parts.append(_text(x + 16, self.legend_y, name, FAINT, 12))
         return parts
 
 
-def _scale(highest: float) -> tuple[float, list[float]]:
-    """The top of the axis and its ticks: a step of 1, 2 or 5, and at most five of them."""
+def _scale(highest: float, unit: str) -> tuple[float, list[float]]:
+    """The top of the axis and its ticks: a step of 1, 2 or 5 of something, and at most five of them."""
     if highest <= 0 or not isfinite(highest):
         return 1, [0, 1]
+    if unit == "bytes" and highest >= 1024:
+        base = 1024 ** floor(log(highest, 1024))
+        top, ticks = _scale(highest / base, "")
+        return top * base, [tick * base for tick in ticks]
     raw = highest / 4
     magnitude = 10 ** floor(log10(raw))
     step = next(each * magnitude for each in (1, 2, 5, 10) if each * magnitude >= raw)

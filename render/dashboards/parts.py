@@ -226,6 +226,8 @@ def _graph(panel: Panel) -> timeseries.Panel:
 
 def _bars(panel: Panel) -> bargauge.Panel:
     made = bargauge.Panel().unit(panel.unit).min(0).thresholds(_limits(panel)).reduce_options(_reduced())
+    if panel.unit == "percentunit":
+        made.max(1)
     return made.orientation(common.VizOrientation.HORIZONTAL).display_mode(common.BarGaugeDisplayMode.BASIC)
 
 
