@@ -438,7 +438,8 @@ function watch(r, data, flags) {
 // Throws where the stream's caller may not have it any more.
 function check(r, own, now) {
     const why = !ngx.shared.live.has(own.ticket) ? 'revoked'
-        : isBlocked(r, own.user) ? 'blocked' : '';
+        : isBlocked(r, own.user) ? 'blocked'
+        : observe.alone(now) && leaving() ? 'stopping' : '';
     if (why) {
         r.variables.fortress_verdict = 'cut';
         r.variables.fortress_reason = why;
