@@ -7,6 +7,7 @@ import pulumi
 from pulumi import Input, Output, ResourceOptions
 
 from components.gateway import Gateway, GatewayArgs
+from components.grafana import Grafana, GrafanaArgs
 from components.host import Host, HostArgs
 from components.identity import Identity, IdentityArgs
 from components.login import Login, LoginArgs
@@ -17,8 +18,8 @@ from components.ollama_host import OllamaHost, OllamaHostArgs
 from components.pki import Pki, PkiArgs
 from components.vpn_node import VpnNode, VpnNodeArgs
 from fortress import ssh
-from images import WATCHERS, reference
-from render import bundle
+from images import GRAFANA, WATCHERS, needed, reference
+from render import bundle, dashboards
 from settings import Form, StackSettings
 
 
@@ -105,8 +106,9 @@ class Fortress(pulumi.ComponentResource):
             ),
             child,
         )
+        login: Login | None = None
         if settings.login:
-            Login(
+            login = Login(
                 f"{name}-login",
                 LoginArgs(
                     settings=settings, host=host, names=names, networks=networks, image=_image("login", settings)
@@ -125,6 +127,9 @@ class Fortress(pulumi.ComponentResource):
             ),
             child,
         )
+        trails = {"/var/log/gateway": gateway.audit, "/var/log/vpn-node": self.vpn_node.trail}
+        if login is not None:
+            trails["/var/log/login"] = login.trail
         if watched.form is Form.FULL:
             Observability(
                 f"{name}-observability",
@@ -133,9 +138,22 @@ class Fortress(pulumi.ComponentResource):
                     host=host,
                     names=names,
                     networks=networks,
-                    trails={"/var/log/gateway": gateway.audit},
+                    trails=trails,
                     disks={"audit": gateway.audit, "state": gateway.state, "models": ollama_host.models},
                     images={part: _image(part, settings) for part in WATCHERS},
+                ),
+                child,
+            )
+        if GRAFANA in needed(settings):
+            Grafana(
+                f"{name}-grafana",
+                GrafanaArgs(
+                    settings=settings,
+                    host=host,
+                    names=names,
+                    networks=networks,
+                    dashboards=dashboards.files(),
+                    image=_image(GRAFANA, settings),
                 ),
                 child,
             )

@@ -38,7 +38,7 @@ class ObservabilityArgs:
     names: Names
     networks: Networks
     trails: Mapping[str, docker.Volume]
-    """Path -> volume that somebody writes lines or figures to."""
+    """Path -> volume that somebody writes lines or figures to; the VpnNode's is among them."""
     disks: Mapping[str, docker.Volume]
     """Name -> volume whose disk must not fill up, beside those of Loki and Prometheus."""
     images: Mapping[str, str]
@@ -237,14 +237,14 @@ class Observability(pulumi.ComponentResource):
     def _exporter(self, name: str) -> docker.Container:
         own = self.args.settings.plan.telemetry.node_exporter
         disks = {**self.args.disks, LOKI: self.volumes[LOKI], PROMETHEUS: self.volumes[PROMETHEUS]}
-        figures = self.args.trails.get(FIGURES)
         return self._container(
             name,
             EXPORTER,
             command=[
                 "prometheus-node-exporter",
                 "--collector.disable-defaults",
-                *(["--collector.textfile", f"--collector.textfile.directory={FIGURES}"] if figures else []),
+                "--collector.textfile",
+                f"--collector.textfile.directory={FIGURES}",
                 "--collector.filesystem",
                 "--collector.filesystem.mount-points-include=^/volumes/",
                 f"--web.listen-address={own}:{prometheus.EXPORTER_PORT}",
@@ -255,7 +255,7 @@ class Observability(pulumi.ComponentResource):
             memory_mb=64,
             health=[str(own), str(prometheus.EXPORTER_PORT), "/"],
             read_only={
-                **({FIGURES: figures} if figures else {}),
+                FIGURES: self.args.trails[FIGURES],
                 **{f"/volumes/{disk}": volume for disk, volume in sorted(disks.items())},
             },
             groups=READERS,

@@ -16,7 +16,7 @@ import settings
 from fortress import ask, bundle, debian, docker_engine, engine, paths, preflight, renewal, stack_file
 from fortress.errors import Stop
 from fortress.pulumi_cli import Pulumi, environment
-from images import NAMES, needed, optional
+from images import GRAFANA, NAMES, needed, optional
 from images.build import build_all
 
 FOR_THE_QUESTION = ("ollama", "client")
@@ -52,6 +52,8 @@ def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
         preflight.check(config, there)
         if below := engine.shortcomings(chosen):
             console.print(f"[yellow]{below}[/]")
+        if config.observability.form is settings.Form.FULL and GRAFANA not in needed(config):
+            console.print("[yellow]Grafana is left out: only a registry has its image. All else of `full` is there.[/]")
         pulumi = Pulumi(stack, exports(console, stack))
         if build:
             _bring_images(console, config, there)

@@ -129,7 +129,7 @@ def recipe(name: str, mode: str, catalogue: Catalogue | None = None, folder: Pat
         arguments["FLOOR"] = catalogue.built[name].least(mode)
     files = {
         file.relative_to(folder).as_posix(): file
-        for part in ("common", name, *(("watchers",) if name in WATCHERS else ()))
+        for part in ("common", name, *(("watchers",) if name in (*WATCHERS, GRAFANA) else ()))
         for file in sorted((folder / part).rglob("*"))
         if file.is_file()
     }

@@ -5,7 +5,7 @@ from settings import StackSettings
 
 _CONFIG = template("""\
 # {{ generated }}
-route: {receiver: operator, group_by: [alertname], group_wait: 15s, group_interval: 5m, repeat_interval: 12h}
+route: {receiver: operator, group_by: [alertname], group_wait: 15s, group_interval: 1m, repeat_interval: 12h}
 inhibit_rules:
   # Where Ollama is down, nobody needs to hear that answers are late.
   - {source_matchers: [alertname="OllamaDown"], target_matchers: ['alertname=~"FirstTokenSlow|QueueGrowing"']}

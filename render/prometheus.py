@@ -4,10 +4,11 @@ from pathlib import Path
 
 from render.collector import OWN_PORT as COLLECTOR_PORT
 from render.loki import PORT as LOKI_PORT
+from render.nginx import METRICS_PORT
 from render.syntax import GENERATED, template
 from settings import Plan
 
-PORT, GATEWAY_PORT, EXPORTER_PORT, ALERTMANAGER_PORT = 9090, 9145, 9100, 9093
+PORT, EXPORTER_PORT, ALERTMANAGER_PORT = 9090, 9100, 9093
 RULES = Path(__file__).parent / "rules" / "prometheus.yml"
 
 _CONFIG = template("""\
@@ -30,7 +31,7 @@ def jobs(plan: Plan) -> tuple[tuple[str, str], ...]:
     """(job, where it is asked)"""
     there = plan.telemetry
     return (
-        ("gateway", f"{plan.watch.gateway}:{GATEWAY_PORT}"),
+        ("gateway", f"{plan.watch.gateway}:{METRICS_PORT}"),
         ("node", f"{there.node_exporter}:{EXPORTER_PORT}"),
         ("collector", f"{there.collector}:{COLLECTOR_PORT}"),
         ("loki", f"{there.loki}:{LOKI_PORT}"),

@@ -82,6 +82,11 @@ def cookie_secret(seed: Seed, epoch: str) -> str:
     return base64.urlsafe_b64encode(derive(seed, "cookie-secret", "", "login", epoch)).decode()
 
 
+def grafana_password(seed: Seed) -> str:
+    """Of Grafana's own admin, whom nobody needs: 256 bits as 64 lower-case hex digits."""
+    return derive(seed, "grafana-password", "", "grafana", "1").hex()
+
+
 def wireguard_public(private_key: str) -> str:
     """The public key of a private one, both in base64; equal to `wg pubkey`."""
     private = X25519PrivateKey.from_private_bytes(base64.b64decode(private_key, validate=True))

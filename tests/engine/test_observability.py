@@ -145,6 +145,10 @@ class Watched:
             start = there
         return found
 
+    def is_there(self, word: str, since: float) -> bool:
+        start, end = int((since - 5) * 1e9), int((time.time() + 60) * 1e9)
+        return bool(self.loki("query_range", query=f'{{kind="audit"}} |= "{word}"', start=start, end=end)["result"])
+
     def ids(self, since: float) -> Counter[str]:
         return Counter(json.loads(line)["request_id"] for line in self.lines(since))
 
@@ -222,10 +226,11 @@ def test_a_requests_line_is_in_loki_within_five_seconds(watched: Watched, bob: C
     for _ in range(5):
         sent = time.time()
         id_ = bob.curl("/api/tags").headers["x-request-id"]
-        while id_ not in watched.ids(sent):
-            assert time.time() - sent < VISIBLE_WITHIN_S + 1
-            time.sleep(0.1)
-        times.append(time.time() - sent)
+        answered = time.time()
+        while not watched.is_there(id_, sent):
+            assert time.time() - answered < 3 * VISIBLE_WITHIN_S
+        times.append(time.time() - answered)
+    print(f"in Loki after {max(times):.1f} s")
     assert max(times) <= VISIBLE_WITHIN_S, times
     [line] = [line for line in watched.lines(sent) if id_ in line]
     assert json.loads(line)["principal"] == "bob"
@@ -324,7 +329,7 @@ def test_strange_lines_stop_nothing(watched: Watched, bob: Client):
 
         Client.wait_until(all_of_them, f"all strange lines, {seen}", 20)
         id_ = bob.curl("/api/tags").headers["x-request-id"]
-        Client.wait_until(lambda: id_ in watched.ids(sent), "a line after them", VISIBLE_WITHIN_S)
+        Client.wait_until(lambda: watched.is_there(id_, sent), "a line after them", VISIBLE_WITHIN_S)
     finally:
         strange.unlink()
 

@@ -19,7 +19,16 @@ import images
 from components.fortress import Fortress, FortressArgs
 from fortress import paths
 from settings import PROJECT, load
-from settings.keys import Seed, api_key, cookie_secret, key_hash, wireguard_private, wireguard_psk, wireguard_public
+from settings.keys import (
+    Seed,
+    api_key,
+    cookie_secret,
+    grafana_password,
+    key_hash,
+    wireguard_private,
+    wireguard_psk,
+    wireguard_public,
+)
 from tests.unit.gateway.harness import Authority
 
 SEED = bytes(range(32)).hex()
@@ -262,15 +271,39 @@ def test_a_way_out_is_only_where_somebody_is_told_or_a_store_is_asked():
 def test_lines_and_figures_are_protected_and_what_can_be_had_again_is_not():
     built = build(WATCHED | {"protect": True}, preview=False).of("docker:index/volume:Volume")
     guarded = {each.object["name"].removeprefix("fortress-test-"): each.protect for each in built}
-    assert {name for name, protect in guarded.items() if protect} == {"audit", "state", "models", "loki", "prometheus"}
+    assert {name for name, protect in guarded.items() if protect} == {
+        "audit",
+        "state",
+        "tunnel",
+        "models",
+        "loki",
+        "prometheus",
+    }
     assert set(guarded) >= {"collector", "alertmanager"}
+
+
+def test_grafana_is_there_where_its_image_can_be_pulled(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("components.fortress._image", lambda name, _: f"fortress/{name}:test")
+    online = build(WATCHED | {"engine": "online"}, preview=False)
+    names = {each.name for each in build(WATCHED, preview=False).requests}
+    more = {each.name for each in online.requests} - names
+    assert {name for name in more if not name.startswith("fortress-grafana")} == set()
+    [made] = [each.object for each in online.of("docker:index/container:Container") if "grafana" in each.name]
+    assert {row["name"] for row in made["networksAdvanced"]} == {"fortress-test-watch", "fortress-test-telemetry"}
+    assert not list(made["envs"]) if "envs" in made else True
+    password = grafana_password(Seed.from_hex(SEED))
+    [sent] = [each for each in online.requests if each.name == "fortress-grafana-files"]
+    plain, hidden = _split(sent.object)
+    assert password in hidden
+    assert password not in plain
 
 
 def test_the_trails_are_read_and_never_written_by_what_watches():
     containers = {each.name: each for each in build(WATCHED, preview=False).of("docker:index/container:Container")}
     mounted = containers["fortress-observability-collector"].object["volumes"]
     rights = {row["containerPath"]: "readOnly" in row and row["readOnly"] for row in mounted}
-    assert rights == {"/config": True, "/var/lib/collector": False, "/var/log/gateway": True}
+    trails = {"/var/log/gateway": True, "/var/log/vpn-node": True}
+    assert rights == {"/config": True, "/var/lib/collector": False, **trails}
     exporter = containers["fortress-observability-node-exporter"].object["volumes"]
     assert all(row["readOnly"] for row in exporter)
 

@@ -1,5 +1,6 @@
 """What watches: reviewed configs that the real programs accept, and rules whose tests promtool runs."""
 
+import configparser
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from images import reference
-from render import alertmanager, collector, loki, prometheus
+from render import alertmanager, collector, grafana, loki, prometheus
 from render.syntax import NotInItsPlace
 from settings import PROJECT, ConfigRefused, StackSettings, load
 from tests.unit.conftest import Golden
@@ -60,6 +61,7 @@ def texts(of: StackSettings) -> dict[str, str]:
         "loki.yaml": loki.config(of, of.plan),
         "prometheus.yml": prometheus.config(of.plan),
         "alertmanager.yml": alertmanager.config(of),
+        **{f"grafana/{name}": text for name, text in grafana.files(of, of.plan).items()},
     }
 
 
@@ -134,6 +136,23 @@ def test_no_secret_is_in_a_config():
 def test_every_file_says_what_made_it():
     made = [*texts(CASES["plain"]).values(), prometheus.rules(), loki.rules()]
     assert all(text.startswith("# made by ollama-fortress") for text in made)
+
+
+def test_grafana_calls_nobody_and_believes_the_gateway_alone():
+    of = CASES["plain"]
+    config = configparser.ConfigParser(interpolation=None)
+    config.read_string(grafana.files(of, of.plan)["grafana.ini"])
+    assert config["auth.proxy"]["whitelist"] == str(of.plan.watch.gateway)
+    assert config["server"]["http_addr"] == str(of.plan.watch.grafana)
+    for section in ("auth.anonymous", "auth.basic", "analytics", "snapshots", "unified_alerting"):
+        assert config[section]["enabled"] == "false", section
+    for key in ("reporting_enabled", "check_for_updates", "check_for_plugin_updates"):
+        assert config["analytics"][key] == "false"
+    assert config["plugins"]["preinstall_disabled"] == "true", "on a read-only root it would lose its data sources"
+    assert config["users"]["auto_assign_org_role"] == "Viewer"
+    sources = yaml.safe_load(grafana.files(of, of.plan)["provisioning/datasources/fortress.yaml"])["datasources"]
+    assert [row["uid"] for row in sources] == ["prometheus", "loki", "alertmanager"]
+    assert not any(row["editable"] for row in sources)
 
 
 def test_labels_are_few_and_no_clients_words():
