@@ -151,9 +151,7 @@ function waiting() { return ngx.shared.queue.items().map(item => JSON.parse(item
 // njs does not see a client leave while it waits; the kernel's own list of connections says so.
 function left(rows) {
     if (rows.length === 0) return [];
-    let table;
-    try { table = fs.readFileSync('/proc/net/tcp', 'utf8'); } catch (e) { return []; } // nginx notices it at its turn
-    return queue.left(rows, table);
+    try { return queue.left(rows, fs.readFileSync('/proc/net/tcp', 'utf8')); } catch (e) { return []; } // seen at its turn
 }
 
 let held = '';
@@ -494,7 +492,7 @@ function own(r) {
     const waits = waiting().filter(row => row.user === name).length;
     answer(r, Object.assign({ user: name, role: user.role, proof: v.fortress_proof, device: v.fortress_device || null,
         devices: user.devices, models: user.models, limits: user.limits, streams: streams, waiting: waits,
-        queue_wait_s: principals.queue.wait_s, timezone: principals.clock.timezone },
+        queue_wait_s: principals.queue.wait_s, dashboards: user.role === 'admin' && !!(principals.browser || {}).dashboards, timezone: principals.clock.timezone },
     ledger.shown(name, user.limits, now)));
 }
 

@@ -37,4 +37,4 @@ function open(route, method, caller, known) {
     return null;
 }
 
-export default { open, routeOf };
+export default { decoded, open, routeOf };

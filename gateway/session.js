@@ -7,6 +7,7 @@ import words from 'words.js';
 const NAME = '__Host-fortress';
 const SESSION = /^__Host-fortress(_\d+)?$/; // a long one comes in numbered parts
 const START = '/oauth2/start?rd=%2F';
+const DASHBOARDS = '/grafana/';
 
 /** Of a Cookie header, the login service's own cookies: nothing else goes there. */
 function cookies(header) {
@@ -22,10 +23,13 @@ function asks(known, header, authorization) {
         && cookies(header).split('; ').some(part => SESSION.test(part.split('=')[0]));
 }
 
-/** The row of a path on the page's own name: the page's files, and the routes that it calls. */
+/** The row of a path on the page's own name: the page's files, the routes that it calls, Grafana below its folder. */
 function pageRouteOf(rows, known, path, raw) {
-    const files = known.browser ? known.browser.files : [];
-    if (files.some(each => each === path) && raw.split('?')[0] === path)
+    const page = known.browser || { files: [] };
+    // Grafana gets the path as the client wrote it, so that must say what nginx has read.
+    if (page.dashboards && raw.indexOf(DASHBOARDS) === 0 && routing.decoded(raw.split('?')[0]) === path)
+        return { path: DASHBOARDS, methods: ['GET', 'HEAD', 'POST'], class: 'dashboards', role: 'admin', api: 'native', body: 'none' };
+    if (page.files.some(each => each === path) && raw.split('?')[0] === path)
         return { path: path, methods: ['GET', 'HEAD'], class: 'read', role: 'user', api: 'native', body: 'none', file: true };
     return routing.routeOf(rows.filter(row => row.page), path, raw);
 }
@@ -79,14 +83,13 @@ function failed(path, status) {
  * Returns: {status, headers, body}, where the body of a 302 is where it leads; whoever is unknown is sent to the provider, if there is one.
  */
 function shown(path, refusal, provider) {
-    if (path !== '/' && path.indexOf('/oauth2/') !== 0) return null;
-    if (path === '/' && refusal.status === 401 && provider) return { status: 302, headers: {}, body: START };
+    const opened = path === '/' || path === DASHBOARDS;
+    if (!opened && path.indexOf('/oauth2/') !== 0) return null;
+    if (opened && refusal.status === 401 && provider) return { status: 302, headers: {}, body: START };
     const [title, says, href, link] = words[refusal.reason] || words[refusal.status] || ['This did not work', refusal.says + '.'];
-    const body = '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        + '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        + '<title>' + title + '</title>\n<h1>' + title + '</h1>\n<p>' + says + '</p>\n'
-        + (href ? '<p><a href="' + href + '">' + link + '</a></p>\n' : '') + '</html>\n';
-    return { status: refusal.status, headers: Object.assign({ 'Content-Type': 'text/html' }, refusal.headers), body: body };
+    const way = href ? '<p><a href="' + href + '">' + link + '</a></p>\n' : '';
+    return { status: refusal.status, headers: Object.assign({ 'Content-Type': 'text/html' }, refusal.headers),
+        body: words.head + '<title>' + title + '</title>\n<h1>' + title + '</h1>\n<p>' + says + '</p>\n' + way + '</html>\n' };
 }
 
 export default { asks, caller, cookies, failed, pageRouteOf, service, shown, step };

@@ -13,7 +13,7 @@ from pathlib import Path
 from images import base
 from images.catalogue import Catalogue, ImageError, load
 from offline import build as go
-from settings import Engine, Form, StackSettings
+from settings import Form, StackSettings
 
 __all__ = [
     "GRAFANA",
@@ -85,7 +85,7 @@ def needed(settings: StackSettings) -> tuple[str, ...]:
     login = (LOGIN,) if settings.login else ()
     if settings.observability.form is not Form.FULL:
         return (*NAMES, *login)
-    return (*NAMES, *login, *WATCHERS, *((GRAFANA,) if settings.engine is Engine.ONLINE else ()))
+    return (*NAMES, *login, *WATCHERS, *((GRAFANA,) if settings.grafana else ()))
 
 
 def pulled_for(names: Collection[str]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The page's own server: exact locations for its files, the routes that it calls, and the steps of a login."""
 
-from render import page
+from render import grafana, page
 from render.nginx import ERRORS, LISTS, LOGIN_PORT, MADE, OLLAMA_PORT, ROUTE, flood_burst, location_rows
 from render.syntax import template
 from settings import StackSettings
@@ -70,6 +70,36 @@ connect-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'n
     + ROUTE
     + """\
 {% endfor %}
+{% if grafana %}
+
+        # Without this line nginx would answer the path without its last slash by itself, with a redirect.
+        location = {{ grafana.path[:-1] | path }} {
+            js_content gateway.nothing;
+        }
+
+        # For admins. Its headers are its own: the page's would forbid its scripts. The policy says who reads.
+        location ^~ {{ grafana.path | path }} {
+            limit_req zone=known burst=1000 nodelay;
+            limit_req zone=stranger burst=100 nodelay;
+            client_max_body_size {{ body_limit | number }};
+            js_access gateway.enter;
+            add_header X-Request-Id $request_id always;
+            add_header Referrer-Policy no-referrer always;
+            add_header Strict-Transport-Security max-age=31536000 always;
+            proxy_intercept_errors off;
+            proxy_hide_header Set-Cookie;
+            proxy_redirect off;
+            proxy_read_timeout 60s;
+            proxy_set_header Host $fortress_page;
+            proxy_set_header Connection "";
+            proxy_set_header Content-Type $content_type;
+            proxy_set_header Accept-Encoding $http_accept_encoding;
+            proxy_set_header Origin $http_origin;
+            proxy_set_header X-Forwarded-Proto https;
+            proxy_set_header {{ grafana.header | name }} $fortress_principal;
+            proxy_pass http://grafana;
+        }
+{% endif %}
 {% if login %}
 
         # Who is behind a session cookie? Asked by the policy alone. Slow or broken means nobody.
@@ -145,6 +175,7 @@ def server(settings: StackSettings) -> str:
         access="enter",
         flood_burst=flood_burst(settings),
         login=settings.login is not None,
+        grafana={"path": grafana.PATH, "header": grafana.USER_HEADER} if settings.dashboards else None,
         steps=_STEPS,
         body_limit=BODY_LIMIT,
         made=(403, *MADE),

@@ -4,12 +4,12 @@ All of it is provisioned from files. It calls nobody outside, and knows a reader
 """
 
 from render.loki import PORT as LOKI_PORT
+from render.nginx import GRAFANA_PORT as PORT
 from render.prometheus import ALERTMANAGER_PORT
 from render.prometheus import PORT as PROMETHEUS_PORT
 from render.syntax import template
 from settings import Plan, StackSettings
 
-PORT = 3000
 PATH = "/grafana/"
 USER_HEADER = "X-Fortress-User"
 """In which the Gateway says who reads; whoever else sends it is not believed."""
@@ -99,6 +99,9 @@ enabled = false
 enabled = true
 [metrics]
 enabled = false
+# Panels ask at intervals; the Gateway lets no connection stay open for news.
+[live]
+max_connections = 0
 """)
 
 _SOURCES = template("""\

@@ -14,6 +14,7 @@ ROUTES = Path(__file__).parent.parent / "gateway" / "routes.json"
 HOP_PORT = 8443
 OLLAMA_PORT = 11434
 LOGIN_PORT = 4180
+GRAFANA_PORT = 3000
 METRICS_PORT = 9145
 SIDECAR_NAME = "ollama-sidecar"
 SMALL_BODY = 64 * 1024
@@ -193,6 +194,12 @@ http {
 {% if page.login %}
     upstream login {
         server {{ page.login | address }}:{{ login_port | number }} max_fails=0;
+        keepalive 8;
+    }
+{% endif %}
+{% if page.grafana %}
+    upstream grafana {
+        server {{ page.grafana | address }}:{{ grafana_port | number }} max_fails=0;
         keepalive 8;
     }
 {% endif %}
@@ -532,6 +539,7 @@ def gateway(settings: StackSettings, plan: Plan) -> str:
         access="admit",
         page=_page(settings, plan),
         login_port=LOGIN_PORT,
+        grafana_port=GRAFANA_PORT,
         cors=bool(settings.gateway.cors_origins),
         lists=[row["path"] for row in rows if row["list"]],
         flood_rate=max(50, per_minute * 2 // 60),
@@ -566,6 +574,7 @@ def _page(settings: StackSettings, plan: Plan) -> dict[str, Any] | None:
         "host": settings.browser_hosts[0],
         "addresses": list(addresses),
         "login": plan.edge.login if settings.login else None,
+        "grafana": plan.watch.grafana if settings.dashboards else None,
     }
 
 

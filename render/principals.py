@@ -42,7 +42,11 @@ def principals(
         "clock": {"timezone": settings.timezone, "offsets": offsets(settings.timezone)},
         "browser": None
         if settings.browser is None
-        else {"provider": settings.login is not None, "files": list(page.paths())},
+        else {
+            "provider": settings.login is not None,
+            "files": list(page.paths()),
+            "dashboards": settings.dashboards,
+        },
         # Whom a sign-in proves; a service has none.
         "emails": {
             user.email: name

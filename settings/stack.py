@@ -369,6 +369,16 @@ class StackSettings(Settings):
         return self.browser.provider if self.browser is not None else None
 
     @property
+    def grafana(self) -> bool:
+        """Is there a Grafana? Its image is pulled; nobody builds it from packages."""
+        return self.observability.form is Form.FULL and self.engine is Engine.ONLINE
+
+    @property
+    def dashboards(self) -> bool:
+        """May admins open Grafana, on the browser's page?"""
+        return self.grafana and self.browser is not None
+
+    @property
     def browser_domain(self) -> str:
         own = self.browser.domain if self.browser is not None else None
         return own or f"chat.{self.domain}"

@@ -63,6 +63,7 @@ export async function show() {
         ])),
         section('Devices', devices(me)),
         all ? section('Everybody', everybody(all)) : '',
+        me.dashboards ? element('p', {}, element('a.out', { href: '/grafana/' }, 'Dashboards')) : '',
         me.proof === 'session' ? element('p', {}, element('a.out', { href: '/oauth2/sign_out?rd=%2F' }, 'Sign out')) : '');
     return me;
 }

@@ -185,6 +185,7 @@ class Bench:
             sidecar=self.host(4),
             ollama=self.host(5),
             login=self.host(self.login_host),
+            grafana=self.host(1),
         )
         return SimpleNamespace(edge=part, model=part, heart=part, watch=part)
 

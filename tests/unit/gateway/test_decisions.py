@@ -89,6 +89,7 @@ def test_reads_and_inference_are_taken_from_buckets_of_their_own(bench: Bench):
     inference = {"name": "requests_per_minute", "perMinute": 10, "burst": 20}
     assert bench.call("bucket", {"class": "inference"}, limits) == inference
     assert bench.call("bucket", {"class": "admin"}, limits) == inference
+    assert bench.call("bucket", {"class": "dashboards"}, limits)["name"] == "dashboards_per_minute"
     assert bench.call("bucket", {"class": "read"}, limits) == {
         "name": "reads_per_minute",
         "perMinute": 120,

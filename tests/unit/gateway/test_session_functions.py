@@ -63,6 +63,25 @@ def test_the_pages_own_routes_are_its_files_and_the_marked_ones(
 
 
 @pytest.mark.parametrize(
+    ("path", "raw", "there"),
+    [
+        ("/grafana/", "/grafana/", True), ("/grafana/d/x", "/grafana/d/x?from=now-1h", True),
+        ("/grafana", "/grafana", False), ("/grafana/d", "/x/../grafana/d", False),
+        ("/grafana/d", "/%67rafana/d", False),
+        ("/grafana/d", "/grafana/x/../d", False), ("/grafana/d", "/grafana/x/%2e%2e/d", False),
+        ("/grafana/ä", "/grafana/%C3%A4", True), ("/grafana/d", "/grafana/%", False),
+        ("/grafana/api", "/grafana/../grafana/api", False),
+    ],
+)  # fmt: skip
+def test_grafana_is_what_is_below_its_folder_as_the_client_wrote_it(path: str, raw: str, there: bool, bench: Bench):
+    browser = {**KNOWN["browser"], "dashboards": True}
+    row = bench.call("pageRouteOf", ROWS, KNOWN | {"browser": browser}, path, raw)
+    assert (row is not None) == there
+    assert not there or (row["path"], row["role"]) == ("/grafana/", "admin")
+    assert bench.call("pageRouteOf", ROWS, KNOWN, path, raw) is None
+
+
+@pytest.mark.parametrize(
     ("status", "email", "row", "expected"),
     [
         (202, "bob@example.com", None, {"user": "bob", "ticket": "s:bob|bob@example.com", "device": ""}),
