@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fortress import paths
 from images import reference
 from render import alertmanager, collector, grafana, loki, prometheus
 from render.syntax import NotInItsPlace
@@ -123,6 +124,14 @@ def test_each_alert_says_what_is_wrong_how_bad_and_what_to_do(rules: str):
 
 def _alerts(rules: str) -> list[str]:
     return [rule["alert"] for group in yaml.safe_load(rules)["groups"] for rule in group["rules"]]
+
+
+def test_the_page_about_alerts_names_each_of_them():
+    page = (paths.CHECKOUT / "docs" / "observability.md").read_text()
+    table = set(
+        re.findall(r"[A-Z][a-z]+(?:[A-Z][a-z]+)+", page.partition("## What you are told")[2].partition("\n## ")[0])
+    )
+    assert table == {*_alerts(prometheus.rules()), *_alerts(loki.rules())}
 
 
 def test_no_secret_is_in_a_config():
