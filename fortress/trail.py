@@ -98,9 +98,10 @@ def _split(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 NOTHING_YET = 66
-# Each piece is announced by a line of its own: `#` and the file's name. $3: last name seen; $4: bytes read of the file
-# that is being written; $5: seconds to wait for anything new, after which it ends by itself: nobody stops what runs in
-# a container whose caller has gone.
+TRIES = 3
+# Each piece is announced by a line of its own: `#` and the file's name; `#` alone is the end. $3: last name seen; $4:
+# bytes read of the file that is being written; $5: seconds to wait for anything new, after which it ends by itself:
+# nobody stops what runs in a container whose caller has gone.
 _FOLLOW = f"""\
 set -u; LC_ALL=C; cd "$1"
 SECONDS=0
@@ -125,6 +126,7 @@ for file in "${{new[@]}}"; do
 done
 printf '\\n#%s\\n' "$2.json"
 tail -c +$((from + 1)) <&3
+printf '\\n#\\n'
 """
 
 
@@ -147,10 +149,13 @@ class Reader:
 
         What is no JSON is left out: half a line stays where a disk was full.
         """
-        rest, name, at = b"", "", 0
+        rest, name, at, last = b"", "", 0, 0
         for piece in self._pieces(wait_s):
             *ended, rest = (rest + piece).split(b"\n")
             for line in ended:
+                if line == b"#":
+                    self._offset = at - last  # what has no end yet is read again
+                    return
                 if line.startswith(b"#"):
                     if name:  # a file that was set aside, now read to its end
                         self._after, at = name, 0
@@ -158,21 +163,27 @@ class Reader:
                         at = self._offset
                     name = line[1:].decode()
                     continue
-                at += len(line) + 1  # what has no end yet is read again
+                last = len(line) + 1
+                at += last
                 yield from Lines([line], self._since)
         if name:
-            self._offset = at
+            raise Stop(f"the trail in {self.source.folder} was cut off in the middle of a read; run this again")
 
     def _pieces(self, wait_s: int) -> Iterator[bytes]:
         words = ["bash", "-c", _FOLLOW, "bash", self.source.folder, self.source.stem]
         words += [self._after, str(self._offset), str(wait_s)]
+        assert self.container.client is not None, "a container that no client has listed"
+        api, said = self.container.client.api, False
         try:
-            assert self.container.client is not None, "a container that no client has listed"
-            api = self.container.client.api
-            started = api.exec_create(self.container.id, words, stderr=False)
-            yield from api.exec_start(started["Id"], stream=True)
-            code = api.exec_inspect(started["Id"])["ExitCode"]
+            for _ in range(TRIES):
+                started = api.exec_create(self.container.id, words, stderr=False)
+                for piece in api.exec_start(started["Id"], stream=True):
+                    said = True
+                    yield piece
+                code = api.exec_inspect(started["Id"])["ExitCode"]
+                if said or code == NOTHING_YET:
+                    return
+                # A busy engine loses what a short command said, now and then.
         except APIError as error:
             raise Stop(f"the trail in {self.source.folder} cannot be read: {error.explanation or error}") from None
-        if code not in (0, NOTHING_YET):
-            raise Stop(f"the trail in {self.source.folder} cannot be read; `fortress status` says how its container is")
+        raise Stop(f"the trail in {self.source.folder} cannot be read; `fortress status` says how its container is")

@@ -1,11 +1,14 @@
 """`fortress logs` and `fortress usage`: what is made of the lines of the trail."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from fortress import logs, usage
+from fortress.errors import Stop
+from fortress.trail import REQUESTS, Reader
 
 LINE: dict[str, Any] = {
     "time": "2026-11-26T08:00:01.250Z",
@@ -81,3 +84,56 @@ def test_the_table_names_everybody_and_says_what_is_missing(capsys: pytest.Captu
     assert "7 lines are missing" in said
     [bob] = [line for line in said.splitlines() if line.startswith("bob")]
     assert bob.split() == ["bob", "1", "0", "26", "298", "tiny", "2026-11-26", "08:00"]
+
+
+class Engine:
+    """An engine whose commands say what the test wants, one after the other."""
+
+    def __init__(self, *said: bytes) -> None:
+        self.said = [*said]
+        self.asked: list[list[str]] = []
+
+    def exec_create(self, _: str, words: list[str], **__: Any) -> dict[str, str]:
+        self.asked.append(words[-3:])
+        return {"Id": "x"}
+
+    def exec_start(self, _: str, **__: Any) -> Any:
+        said = self.said.pop(0)
+        return (said[at : at + 7] for at in range(0, len(said), 7))
+
+    def exec_inspect(self, _: str) -> dict[str, int]:
+        return {"ExitCode": 0}
+
+
+def reader(engine: Engine) -> Reader:
+    return Reader(cast(Any, SimpleNamespace(id="x", client=SimpleNamespace(api=engine))), REQUESTS)
+
+
+WHOLE = (
+    b'\n#audit-20261126T080000Z.json\n{"time":"2026-11-26","n":1}\n\n#audit.json\n{"time":"2026-11-26","n":2}\n\n#\n'
+)
+TORN = b'\n#audit.json\n{"time":"2026-11-26","n":3}\n{"time":"20\n#\n'
+
+
+def test_a_reader_goes_on_behind_the_last_whole_line():
+    engine = Engine(WHOLE, TORN, WHOLE)
+    trail = reader(engine)
+    assert [line["n"] for line in trail.lines()] == [1, 2]
+    assert [line["n"] for line in trail.lines()] == [3]
+    list(trail.lines(5))
+    assert engine.asked == [
+        ["", "0", "0"],
+        ["audit-20261126T080000Z.json", "28", "0"],
+        ["audit-20261126T080000Z.json", "56", "5"],
+    ]
+
+
+def test_an_engine_that_loses_what_a_command_said_is_asked_again():
+    assert [line["n"] for line in reader(Engine(b"", b"", WHOLE)).lines()] == [1, 2]
+    with pytest.raises(Stop, match="cannot be read; `fortress status` says"):
+        list(reader(Engine(b"", b"", b"")).lines())
+
+
+def test_a_read_that_was_cut_off_is_no_whole_trail():
+    with pytest.raises(Stop, match="cut off in the middle of a read; run this again"):
+        list(reader(Engine(WHOLE[:-3])).lines())

@@ -181,6 +181,11 @@ def test_a_receiver_cannot_break_out_of_its_place(field: str):
 @pytest.mark.parametrize(
     ("observability", "sentence"),
     [
+        (
+            {"audit_file_mb": 700},
+            "audit_files_mb is 1024, but one audit file may have 700 MB.*Write audit_files_mb: 1400 or more, or "
+            "audit_file_mb: 512 or less",
+        ),
         ({"form": "lite", "alerts": {"webhook": TOLD["webhook"]}}, "alerts is written, but form is lite.*form: full"),
         ({"form": "off", "retention": {"audit_days": 3}}, "retention is written, but form is off"),
         ({"object_storage": STORE}, "object_storage is written, but form is lite"),

@@ -3,11 +3,14 @@
 import itertools
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from fortress import logs, usage
+from fortress import cli, logs, up, usage
 from fortress.errors import Stop
 from fortress.in_gateway import gateways
 from fortress.trail import REQUESTS, Reader
@@ -65,6 +68,26 @@ def test_usage_is_what_the_lines_say(trail: Bench):
     after = usage.read(trail.engine, trail.name, "bob", "30d")["users"]["bob"]
     assert after["requests"] - before["requests"] == 2
     assert after["models"]["tiny"] - before["models"].get("tiny", 0) == 2
+
+
+def test_the_commands_themselves_print_lines_tables_and_json(trail: Bench, monkeypatch: pytest.MonkeyPatch):
+    @contextmanager
+    def reached(*_: Any) -> Iterator[tuple[None, Any]]:
+        yield None, trail.engine
+
+    monkeypatch.setattr(up, "reached", reached)
+    trail.ask("POST", "/api/chat", key=BOB, body=CHAT)
+
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(cli.app, [*words, "--stack", trail.name])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    line = json.loads(said("logs", "--user", "bob", "--since", "5m", "--json").splitlines()[-1])
+    assert (line["principal"], line["route"]) == ("bob", "/api/chat")
+    assert "allowed  200  POST /api/chat  tiny" in said("logs", "--verdict", "allowed")
+    assert json.loads(said("usage", "--json"))["users"]["bob"]["requests"] > 0
+    assert "tokens out" in said("usage", "--user", "bob", "--since", "1h")
 
 
 def test_what_is_older_than_since_is_left_out_by_file_and_by_line(trail: Bench):
