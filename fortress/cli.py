@@ -100,24 +100,6 @@ def unblock(
         _say(blocklist.unblock_all(there, stack) if who is None else blocklist.unblock(there, stack, who))
 
 
-@app.command("dashboards")
-def dashboards_command(
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("dashboards"),
-) -> None:
-    """Write Grafana's dashboards as JSON, for a Grafana of your own: its data sources' uids are prometheus and loki."""
-    _say([str(path) for path in dashboards.write(out)])
-
-
-@app.command("report")
-def report_command(
-    month: Annotated[str | None, typer.Option(help="Like 2026-11; without it the one that runs.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports"),
-    stack: Stack = "dev",
-) -> None:
-    """Write one month as a page: users, tokens, refusals, what is worth a look, keys, certificates, what to do."""
-    _say([str(path) for path in report.write(console, stack, month, out)])
-
-
 @app.command("logs")
 def logs_command(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
@@ -150,6 +132,24 @@ def usage_command(
         print(json.dumps(found, indent=1))
     else:
         usage.show(console, found)
+
+
+@app.command("dashboards")
+def dashboards_command(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("dashboards"),
+) -> None:
+    """Write Grafana's dashboards as JSON, for a Grafana of your own: its data sources' uids are prometheus and loki."""
+    _say([str(path) for path in dashboards.write(out)])
+
+
+@app.command("report")
+def report_command(
+    month: Annotated[str | None, typer.Option(help="Like 2026-11; without it the one that runs.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports"),
+    stack: Stack = "dev",
+) -> None:
+    """Write one month as a page: users, tokens, refusals, what is worth a look, keys, certificates, what to do."""
+    _say([str(path) for path in report.write(console, stack, month, out)])
 
 
 def _say(sentences: list[str]) -> None:

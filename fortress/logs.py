@@ -2,25 +2,26 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from docker import DockerClient
+from docker.models.containers import Container
 from rich.console import Console
 from rich.text import Text
 
-from fortress.audit import Trail, ago
-from fortress.blocklist import gateways, known
+from fortress.blocklist import known, lasting
 from fortress.errors import Stop
+from fortress.in_gateway import clock, gateways
+from fortress.trail import REQUESTS, Reader
 
 VERDICTS = {
     "allowed": "green",
     "refused": "yellow",
     "failed": "red",
     "cut": "magenta",
-    "blocked": "cyan",
-    "unblocked": "cyan",
 }
-"""Each with its colour; the last two are the operator's."""
+"""Each with its colour."""
 SAME = {"denied": "refused"}
 WAIT_S = 20
 
@@ -34,21 +35,27 @@ def read(
         raise Stop(f"{verdict!r} is no verdict; one of {', '.join([*VERDICTS, *SAME])}")
     found = gateways(there, stack)
     users = {name for gateway in found for name in known(gateway)["users"]}
-    trails = [Trail(gateway, ago(gateway, since)) for gateway in found]
+    readers = [Reader(gateway, REQUESTS, ago(gateway, since)) for gateway in found]
     if follow and user is not None and user not in users:
         raise Stop(_nobody(user, users))
     seen, wait_s = False, 0
     while True:
-        for trail in trails:
-            for line in trail.lines(wait_s):
+        for reader in readers:
+            for line in reader.lines(wait_s):
                 if matches(line, user, wanted):
                     seen = True
                     yield line
         if not follow:
             break
-        wait_s = WAIT_S if len(trails) == 1 else 1
+        wait_s = WAIT_S if len(readers) == 1 else 1
     if not seen and user is not None and user not in users:
         raise Stop(_nobody(user, users))
+
+
+def ago(gateway: Container, duration: str) -> datetime:
+    """The time so long ago, by the gateway's own clock."""
+    seconds = lasting(duration, "which is how far to look back")
+    return datetime.fromtimestamp(clock(gateway) - seconds, UTC)
 
 
 def _nobody(user: str, users: set[str]) -> str:
@@ -79,11 +86,7 @@ def shown(line: dict[str, Any]) -> Text:
     if line["tokens_in"] or line["tokens_out"]:
         text.append(f"  {line['tokens_in']} in, {line['tokens_out']} out")
     text.append(f"  {line['duration_s']:.2f} s")
-    ending = " ".join(
-        word
-        for word in (line["reason"], "" if line["completion"] == "finished" else "cut", line.get("operator"))
-        if word
-    )
+    ending = " ".join(word for word in (line["reason"], "" if line["completion"] == "finished" else "cut") if word)
     return text.append(f"  {ending}" if ending else "")
 
 

@@ -7,20 +7,22 @@ from docker import DockerClient
 from rich.console import Console
 from rich.table import Table
 
-from fortress.audit import Trail, ago
-from fortress.blocklist import gateways, known
+from fortress.blocklist import known
 from fortress.errors import Stop
+from fortress.in_gateway import gateways
+from fortress.logs import ago
+from fortress.trail import REQUESTS, Reader
 
 UNPROVEN = ""
 """The principal of whoever proved nothing."""
 
 
 def read(there: DockerClient, stack: str, user: str | None, since: str) -> dict[str, Any]:
-    """Everything that `--json` prints: users with what they used, also those who asked for nothing."""
+    """Everything that `--json` prints: users with what they used, those who asked for nothing too."""
     found = gateways(there, stack)
     users = {name for gateway in found for name in known(gateway)["users"]}
     beginning = min(ago(gateway, since) for gateway in found)
-    lines = (line for gateway in found for line in Trail(gateway, ago(gateway, since)).lines())
+    lines = (line for gateway in found for line in Reader(gateway, REQUESTS, ago(gateway, since)).lines())
     counted = count(lines, users)
     if user is not None:
         if user not in counted["users"]:
@@ -32,13 +34,13 @@ def read(there: DockerClient, stack: str, user: str | None, since: str) -> dict[
 
 
 def count(lines: Iterable[dict[str, Any]], users: Iterable[str]) -> dict[str, Any]:
-    """users: who is shown even without a line. Lines of an operator's commands are no requests."""
+    """users: who is shown even without a line."""
     found = {name: _none() for name in users}
     lost = 0
     for line in lines:
         if line.get("event") == "audit-lost":
             lost += line["lines"]
-        if "principal" not in line or line.get("proof") == "operator":
+        if "principal" not in line:
             continue
         row = found.setdefault(line["principal"], _none())
         row["requests"] += 1

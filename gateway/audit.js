@@ -11,9 +11,11 @@ const BOUNDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 3
 
 /** The family of a client's library, from a header that it chose. */
 function agent(header) {
-    const text = String(header).slice(0, 16).toLowerCase().replace(/^async/, '');
-    const word = Object.keys(AGENTS).filter(each => text.indexOf(each) === 0)[0];
-    return word ? AGENTS[word] : 'unknown';
+    if (!header) return 'unknown';
+    let text = header.slice(0, 16).toLowerCase();
+    if (text.startsWith('async')) text = text.slice(5);
+    for (const word in AGENTS) if (text.startsWith(word)) return AGENTS[word];
+    return 'unknown';
 }
 
 /** Names as they are declared, by the one spelling that all of a model's spellings have in common. */
@@ -54,11 +56,21 @@ function facts(v, agent, known, spent, queued, now) {
     };
 }
 
-/** Whatever a value holds, one line is one JSON object. */
-function line(facts) { return JSON.stringify(facts) + '\n'; }
+/**
+ * As JSON, put together by hand: JSON.stringify takes three times as long. No value needs to be escaped: each is a number,
+ * nginx's own, or a name that the configuration holds, whose characters settings/ allows.
+ */
+function line(f) {
+    return '{"time":"' + f.time + '","request_id":"' + f.request_id + '","principal":"' + f.principal + '","proof":"' + f.proof
+        + '","device":"' + f.device + '","relay":"' + f.relay + '","address":"' + f.address + '","route":"' + f.route
+        + '","method":"' + f.method + '","status":' + f.status + ',"verdict":"' + f.verdict + '","reason":"' + f.reason
+        + '","model":"' + f.model + '","agent":"' + f.agent + '","tokens_in":' + f.tokens_in + ',"tokens_out":' + f.tokens_out
+        + ',"first_token_s":' + f.first_token_s + ',"duration_s":' + f.duration_s + ',"queued_s":' + f.queued_s
+        + ',"bytes":' + f.bytes + ',"completion":"' + f.completion + '","tls":"' + f.tls + '"}\n';
+}
 
 /** Written before the first line that can be written again: how many are missing here. */
-function gap(lost, now) { return line({ time: new Date(now).toISOString(), event: 'audit-lost', lines: lost }); }
+function gap(lost, now) { return JSON.stringify({ time: new Date(now).toISOString(), event: 'audit-lost', lines: lost }) + '\n'; }
 
 /** The place of a time among BOUNDS. */
 function bin(seconds) {
@@ -67,32 +79,32 @@ function bin(seconds) {
     return at;
 }
 
-function measured(rows, name, seconds) {
-    rows.push([name + '|' + bin(seconds), 1], [name + '|sum', seconds]);
+function measured(add, name, seconds) {
+    add(name + bin(seconds), 1);
+    if (seconds) add(name + 'sum', seconds);
 }
 
 /**
- * What one request adds to the figures: rows of [series, how much]. A histogram's series are `name|<bucket>` and
- * `name|sum`, each bucket for itself. `kind` is the route's class.
+ * What one request adds to the figures, by calls of `add(key, how much)`. A key is short, `kind|label|label`: metrics.js
+ * knows what it means. `kind` is the route's class.
  */
-function counted(f, kind) {
-    const who = '{principal="' + f.principal + '",', rows = [];
-    rows.push(['fortress_requests_total' + who + 'class="' + kind + '",verdict="' + f.verdict + '"}', 1]);
+function counted(f, kind, add) {
+    const who = f.principal + '|';
+    add('r|' + who + kind + '|' + f.verdict, 1);
     if (f.verdict === 'refused') {
-        rows.push(['fortress_refusals_total{reason="' + f.reason + '"}', 1]);
-        if (f.status === 429) rows.push(['fortress_limits_hit_total' + who + 'limit="' + f.reason + '"}', 1]);
-        if (UNPROVEN.indexOf(f.reason) >= 0) rows.push(['fortress_auth_failures_total', 1]);
+        add('x|' + f.reason, 1);
+        if (f.status === 429) add('l|' + who + f.reason, 1);
+        if (UNPROVEN.indexOf(f.reason) >= 0) add('u', 1);
     }
     if (f.tokens_in || f.tokens_out) {
-        const of = 'fortress_tokens_total' + who + 'model="' + f.model + '",direction="';
-        rows.push([of + 'in"}', f.tokens_in], [of + 'out"}', f.tokens_out]);
+        add('t|' + who + f.model + '|in', f.tokens_in);
+        add('t|' + who + f.model + '|out', f.tokens_out);
     }
     if (kind === 'inference' && (f.verdict === 'allowed' || f.verdict === 'cut')) {
-        measured(rows, 'fortress_request_seconds', f.duration_s);
-        measured(rows, 'fortress_queue_seconds', f.queued_s);
-        if (f.first_token_s !== null) measured(rows, 'fortress_first_token_seconds', f.first_token_s);
+        measured(add, 'd|', f.duration_s);
+        measured(add, 'q|', f.queued_s);
+        if (f.first_token_s !== null) measured(add, 'f|', f.first_token_s);
     }
-    return rows;
 }
 
 export default { BOUNDS, agent, bin, counted, facts, gap, line, model, named };

@@ -46,14 +46,14 @@ function identified(r) {
     return identity.identify(principals, header, sha256, r.variables.fortress_relay, r.remoteAddress);
 }
 
-/** js_set, before any body is read: floods count against the key's owner or the proven address; '' counts nowhere. */
-function floodKnown(r) {
+/**
+ * js_set, before any body is read: floods count against the key's owner or the proven address; those of whoever proves
+ * nothing (`-`) against the address, so they cost nobody else anything.
+ */
+function asker(r) {
     const caller = who(r);
-    return caller ? (caller.proof === 'key' ? 'u:' + caller.user : caller.ticket) : '';
+    return caller ? (caller.proof === 'key' ? 'u:' + caller.user : caller.ticket) : '-' + place(r);
 }
-
-/** js_set: floods of whoever proves nothing count against the address, so they cost nobody else anything. */
-function floodStranger(r) { return who(r) ? '' : place(r); }
 
 // Where a request comes from, as principals.js writes it.
 function place(r) { return r.variables.fortress_relay + '|' + r.remoteAddress; }
@@ -66,16 +66,14 @@ function say(r, status, headers, body) {
     r.return(status, body);
 }
 
-function promise(r, headers) {
-    r.variables.fortress_verdict = 'allowed';
-    r.variables.fortress_reason = 'preflight';
-    say(r, 204, headers);
+function judged(v, verdict, reason) {
+    v.fortress_verdict = verdict;
+    v.fortress_reason = reason;
 }
 
 function end(r, refusal, verdict) {
     const v = r.variables;
-    v.fortress_verdict = verdict || 'refused';
-    v.fortress_reason = refusal.reason;
+    judged(v, verdict || 'refused', refusal.reason);
     if (refusal.status === 499) return r.return(499); // nobody hears it
     const page = v.fortress_page && session.shown(asked(r), refusal, principals.browser.provider);
     if (page) return say(r, page.status, page.headers, page.body);
@@ -313,8 +311,7 @@ function step(r) {
     v.fortress_route = r.uri;
     const refusal = barred(r, null) || session.step(r.uri, r.method, r.headersIn['Sec-Fetch-Site']);
     if (refusal) return end(r, refusal);
-    v.fortress_verdict = 'allowed';
-    v.fortress_reason = 'login';
+    judged(v, 'allowed', 'login');
 }
 
 /** js_set: the cookies that the login service gets. */
@@ -334,7 +331,10 @@ async function decide(r, said, route, page, denied, body) {
     if (route) v.fortress_route = route.path;
     const shut = barred(r, caller) || denied;
     const preflight = shut || page ? null : cors.preflight(principals.cors_origins, route, r.method, r.headersIn.Origin);
-    if (preflight) return promise(r, preflight);
+    if (preflight) {
+        judged(v, 'allowed', 'preflight');
+        return say(r, 204, preflight);
+    }
     const closed = shut || routing.open(route, r.method, caller, principals)
         || (route.file ? null // may be opened from anywhere, and says nothing about the caller
             : identity.crossSite(caller, principals, r.headersIn.Origin, r.headersIn['Sec-Fetch-Site'], page));
@@ -365,8 +365,7 @@ async function decide(r, said, route, page, denied, body) {
     }
     const refusal = route.class === 'inference' ? await enqueue(r, caller) : null;
     if (refusal) return end(r, refusal);
-    v.fortress_verdict = 'allowed';
-    v.fortress_reason = '';
+    judged(v, 'allowed', '');
 }
 
 /** js_content of whatever has no location: nothing here, for everybody; the audit line still says who asked. */
@@ -440,8 +439,7 @@ function check(r, own, now) {
     const why = !ngx.shared.live.has(own.ticket) ? 'revoked'
         : isBlocked(r, own.user) ? 'blocked' : '';
     if (why) {
-        r.variables.fortress_verdict = 'cut';
-        r.variables.fortress_reason = why;
+        judged(r.variables, 'cut', why);
         throw new Error(why + ': stream is cut');
     }
     own.looked = now;
@@ -521,6 +519,6 @@ function completion(r) {
 }
 
 export default {
-    admit, announce, completion, cookies, describe, enter, failed, floodKnown, floodStranger, heed, home, keep, list,
-    nothing, origin, own, step, watch,
+    admit, announce, asker, completion, cookies, describe, enter, failed, heed, home, keep, list, nothing,
+    origin, own, step, watch,
 };

@@ -27,7 +27,13 @@ const FAMILIES = {
     fortress_blocked: ['gauge', 'Who is shut out by `fortress block`.'],
     fortress_policy_info: ['gauge', 'The policy that answers.'],
 };
-const ALWAYS = ['fortress_auth_failures_total', 'fortress_audit_lines_total', 'fortress_audit_lost_total'];
+// What audit.js counts: the family of a key's first part, and the labels that its other parts are.
+const KEYS = {
+    r: ['fortress_requests_total', 'principal', 'class', 'verdict'], x: ['fortress_refusals_total', 'reason'],
+    l: ['fortress_limits_hit_total', 'principal', 'limit'], t: ['fortress_tokens_total', 'principal', 'model', 'direction'],
+};
+const HISTOGRAMS = { fortress_first_token_seconds: 'f', fortress_chunk_gap_seconds: 'g', fortress_request_seconds: 'd',
+    fortress_queue_seconds: 'q' };
 
 /** One series with its labels; their values are text of ours, or of Ollama's. */
 function series(name, labels) {
@@ -38,26 +44,39 @@ function series(name, labels) {
 
 // Each bucket holds those below it, too.
 function histogram(name, counts) {
-    const rows = [];
+    const rows = [], key = HISTOGRAMS[name] + '|';
     let sum = 0;
     audit.BOUNDS.concat('+Inf').forEach((bound, at) => {
-        sum += counts[name + '|' + at] || 0;
+        sum += counts[key + at] || 0;
         rows.push(series(name + '_bucket', { le: bound }) + ' ' + sum);
     });
-    return rows.concat(name + '_sum ' + (counts[name + '|sum'] || 0), name + '_count ' + sum);
+    return rows.concat(name + '_sum ' + (counts[key + 'sum'] || 0), name + '_count ' + sum);
 }
 
-/** counts: {series: value}, as audit.js counts; now: [[series, value]] of this moment. Returns the text of a scrape. */
+// Each request has a line, or its line is lost.
+function counters(counts) {
+    const lost = counts.lost || 0, rows = [['fortress_auth_failures_total', counts.u || 0], ['fortress_audit_lost_total', lost]];
+    let ended = 0;
+    Object.keys(counts).sort().forEach(key => {
+        const parts = key.split('|'), names = KEYS[parts[0]], labels = {};
+        if (!names) return;
+        if (parts[0] === 'r') ended += counts[key];
+        names.slice(1).forEach((name, at) => { labels[name] = parts[at + 1]; });
+        rows.push([series(names[0], labels), counts[key]]);
+    });
+    return rows.concat([['fortress_audit_lines_total', ended - lost]]);
+}
+
+/** counts: {key: value}, as audit.js counts; now: [[series, value]] of this moment. Returns the text of a scrape. */
 function text(counts, now) {
     const rows = {}, out = [];
-    ALWAYS.forEach(name => { rows[name] = [name + ' ' + (counts[name] || 0)]; });
-    Object.keys(counts).filter(key => key.indexOf('{') > 0).sort().map(key => [key, counts[key]]).concat(now).forEach(row => {
+    counters(counts).concat(now).forEach(row => {
         const name = row[0].split('{')[0];
         (rows[name] = rows[name] || []).push(row[0] + ' ' + row[1]);
     });
     Object.keys(FAMILIES).forEach(name => {
-        const kind = FAMILIES[name][0], own = kind === 'histogram' ? histogram(name, counts) : rows[name];
-        if (own) out.push('# HELP ' + name + ' ' + FAMILIES[name][1].replace(/\\/g, '\\\\'), '# TYPE ' + name + ' ' + kind, own.join('\n'));
+        const kind = FAMILIES[name][0], own = HISTOGRAMS[name] ? histogram(name, counts) : rows[name];
+        if (own) out.push('# HELP ' + name + ' ' + FAMILIES[name][1], '# TYPE ' + name + ' ' + kind, own.join('\n'));
     });
     return out.join('\n') + '\n';
 }

@@ -154,8 +154,7 @@ http {
     js_var $fortress_slot;
     js_var $fortress_waits;
     js_var $fortress_served;
-    js_set $fortress_known gateway.floodKnown;
-    js_set $fortress_stranger gateway.floodStranger;
+    js_set $fortress_asker gateway.asker;
     js_set $fortress_completion gateway.completion;
 
     # A relay is known by its fixed address; only its word about the client's address is believed.
@@ -200,6 +199,14 @@ http {
 
 {% endif %}
     # Floods end before any policy; for whoever is known, far above the policy's own limits.
+    map $fortress_asker $fortress_known {
+        default $fortress_asker;
+        ~^- "";
+    }
+    map $fortress_asker $fortress_stranger {
+        default "";
+        ~^- $fortress_asker;
+    }
     limit_req_zone $fortress_known zone=known:1m rate={{ flood_rate | number }}r/s;
     limit_req_zone $fortress_stranger zone=stranger:1m rate=50r/s;
     limit_req_status 429;

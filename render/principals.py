@@ -67,7 +67,7 @@ def principals(
             "strict": settings.observability.audit == "strict",
             "file": settings.observability.audit_file_mb * MB,
             "files": settings.observability.audit_files_mb * MB,
-            "days": settings.observability.audit_days,
+            "days": settings.observability.audit_files_days,
         },
         "users": {
             name: {

@@ -74,7 +74,7 @@ def _numbers(review: Review) -> list[tuple[str, str]]:
     share = review.refused / review.requests if review.requests else 0
     half, most = review.first_token(0.5), review.first_token(0.95)
     active = sum(1 for user in review.users.values() if user.requests)
-    first = "none" if half is None or most is None else f"{short(half, 's')} / {short(most, 's')}"
+    first = "none" if half is None or most is None else f"{half:.2f} / {most:.2f} s"
     return [
         ("Requests", short(review.requests)),
         ("Tokens", short(review.tokens)),

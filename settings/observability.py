@@ -156,7 +156,7 @@ class ObservabilitySettings(Settings):
         le=1_000_000,
         description="All audit files together: the oldest go first. A million requests are about 450 MB.",
     )
-    audit_days: int = Field(default=400, ge=1, le=3660, description="Older audit files are deleted.")
+    audit_files_days: int = Field(default=400, ge=1, le=3660, description="Older audit files are deleted.")
     retention: Retention = Field(default=Retention(), description="Of `form: full`.")
     object_storage: ObjectStorage | None = Field(default=None, description="Of `form: full`.")
     alerts: AlertReceivers | None = Field(
@@ -176,6 +176,16 @@ class ObservabilitySettings(Settings):
         return {"form": word} if isinstance(word, str) else word
 
     @model_validator(mode="after")
+    def _two_files_have_room(self) -> Self:
+        if self.audit_files_mb < 2 * self.audit_file_mb:
+            raise ValueError(
+                f"audit_files_mb is {self.audit_files_mb}, but one audit file may have {self.audit_file_mb} MB, so "
+                f"setting it aside would delete it at once. Write audit_files_mb: {2 * self.audit_file_mb} or more, or "
+                f"audit_file_mb: {max(1, self.audit_files_mb // 2)} or less"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _nothing_is_written_for_parts_that_are_not_there(self) -> Self:
         if self.form is Form.FULL:
             return self
@@ -185,14 +195,4 @@ class ObservabilitySettings(Settings):
                     f"{name} is written, but form is {self.form.value}, where nothing would heed it; write "
                     f"`form: full` beside it, or delete {name}"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _two_files_at_least(self) -> Self:
-        if self.audit_files_mb < 2 * self.audit_file_mb:
-            raise ValueError(
-                f"audit_files_mb is {self.audit_files_mb}, but one audit file may have {self.audit_file_mb} MB, so "
-                f"setting it aside would delete it at once. Write audit_files_mb: {2 * self.audit_file_mb} or more, or "
-                f"audit_file_mb: {self.audit_files_mb // 2} or less"
-            )
         return self

@@ -204,7 +204,9 @@ class Deployment:
         return found
 
     def audit(self) -> list[dict[str, Any]]:
-        text = docker("exec", self.container("gateway"), "cat", "/var/log/gateway/audit.json")
+        """Of every day: at midnight the gateway sets its file aside."""
+        files = "cat /var/log/gateway/audit-*Z.json /var/log/gateway/audit.json 2> /dev/null || true"
+        text = docker("exec", self.container("gateway"), "sh", "-c", files)
         return [json.loads(line) for line in text.splitlines()]
 
     def commands(self) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from render.dashboards import capacity, explorer, overview, security, users
-from render.dashboards.parts import Board, Query, Source, asked, encode
+from render.dashboards.parts import Board, Query, Source, asked, asked_itself, encode
 
 __all__ = ["BOARDS", "Query", "Source", "files", "questions", "write"]
 
@@ -28,14 +28,11 @@ def questions(window: str = "5m") -> list[tuple[str, Query]]:
 
     Returns: (dashboard and panel, query).
     """
-    # The longer words first: $__range is the beginning of none, but $__rate_interval holds $__interval's letters.
-    words = {"$__rate_interval": window, "$__interval": window, "$__range": window}
-    chosen = {"$user": ".*", "$kind": ".+", "$search": ""}
-    found: list[tuple[str, Query]] = []
-    for board in BOARDS:
-        for title, query in asked(encode(board)):
-            text = query.text
-            for word, value in (words | chosen).items():
-                text = text.replace(word, value)
-            found.append((f"{board.name}: {title}", Query(text, query.legend, query.source, query.instant)))
-    return found
+    return [
+        (
+            f"{board.name}: {title}",
+            Query(asked_itself(query.text, window, window), query.legend, query.source, query.instant),
+        )
+        for board in BOARDS
+        for title, query in asked(encode(board))
+    ]

@@ -134,18 +134,27 @@ def encode(board: Board) -> str:
 def asked(text: str) -> list[tuple[str, Query]]:
     """Every question of an encoded dashboard, with its panel's title."""
     return [
-        (
-            panel["title"],
-            Query(
-                target["expr"],
-                target.get("legendFormat", ""),
-                Source(target["datasource"]["uid"]),
-                bool(target.get("instant")) or target.get("queryType") == "instant",
-            ),
-        )
+        (panel["title"], question(target))
         for panel in json.loads(text)["panels"]
         for target in panel.get("targets", [])
     ]
+
+
+def question(target: Any) -> Query:
+    """The question of one target in a dashboard's JSON."""
+    instant = bool(target.get("instant")) or target.get("queryType") == "instant"
+    return Query(target["expr"], target.get("legendFormat", ""), Source(target["datasource"]["uid"]), instant)
+
+
+def asked_itself(text: str, window: str, whole: str) -> str:
+    """A question as Prometheus or Loki itself takes it: Grafana's words filled in, everybody chosen.
+
+    window: instead of its intervals; whole: instead of the time that is shown.
+    """
+    words = {"$__rate_interval": window, "$__interval": window, "$__range": whole}
+    for word, value in (words | {"$user": ".*", "$kind": ".+", "$search": ""}).items():
+        text = text.replace(word, value)
+    return text
 
 
 def _panel(panel: Panel, id_: int) -> Any:
@@ -259,10 +268,12 @@ __all__: Sequence[str] = [
     "Row",
     "Source",
     "asked",
+    "asked_itself",
     "bars",
     "encode",
     "graph",
     "lines",
     "number",
+    "question",
     "rows",
 ]

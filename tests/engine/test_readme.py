@@ -26,6 +26,8 @@ ELSEWHERE = {
     "bin/fortress status": "tests/engine/test_blocking.py runs it",
     "bin/fortress block bob --for 1h": "tests/engine/test_blocking.py runs it",
     "bin/fortress unblock bob": "tests/engine/test_blocking.py runs it",
+    "bin/fortress report --month 2026-11": "tests/engine/test_trail.py runs it",
+    "bin/fortress dashboards": "tests/unit/test_dashboards.py writes them",
     **{
         f"make {tier}": "a part of `make test`"
         for tier in ("test-unit", "test-program", "test-engine", "test-live", "test-browser", "lint")

@@ -42,8 +42,8 @@ def test_devices_that_come_and_roam_are_told_and_counted(fortress: Deployment):
             second.close()
     finally:
         first.close()
-    came = next(line for line in events(fortress)[told:] if line["event"] == "peer-came")
-    assert (came["user"], came["device"]) == ("bob", "default")
+    came = next(line for line in events(fortress)[told:] if (line["event"], line["user"]) == ("peer-came", "bob"))
+    assert came["device"] == "default"
     assert re.fullmatch(r"[\d.]+:\d+", came["endpoint"])
     text = figures(fortress)
     assert "fortress_tunnel_up 1" in text
@@ -65,7 +65,7 @@ def test_a_watcher_that_dies_ends_no_tunnel_and_comes_back(fortress: Deployment,
     with bob.stream() as stream:
         assert stream.flows()
         before = watcher(fortress)
-        docker("exec", node, "kill", "-9", before)
+        docker("exec", node, "sh", "-c", f"kill -9 {before}")
         Client.wait_until(lambda: watcher(fortress) not in ("", before), "new watcher")
         assert stream.flows()
     assert docker("inspect", "-f", "{{.State.StartedAt}}", node) == started
@@ -105,7 +105,7 @@ def test_commands_are_told_and_the_report_counts_what_was_asked(fortress: Deploy
     assert {line["by"] for line in fortress.commands()} == {in_gateway.operator()}
 
     month = f"{review.now():%Y-%m}"
-    Client.wait_until(lambda: fortress.audit()[-1]["status"] == 401, "audit line")
+    Client.wait_until(lambda: 401 in [line["status"] for line in fortress.audit()], "audit line")
     lines = [line for line in fortress.audit() if line["time"].startswith(month)]
     fortress.fortress("report", "--month", month, "--out", str(tmp_path))
     page = (tmp_path / f"report-{fortress.stack}-{month}.html").read_text()

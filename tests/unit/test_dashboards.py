@@ -2,14 +2,17 @@
 
 import json
 import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from render import dashboards
-from render.dashboards import Source
+from render.dashboards import Source, drawn
+from render.dashboards.parts import Board
 from tests.unit.conftest import Golden
 
 FILES = dashboards.files()
@@ -128,3 +131,32 @@ def test_every_question_is_about_what_is_measured(where: str, query: dashboards.
 def test_the_command_writes_them_all(tmp_path: Path):
     written = dashboards.write(tmp_path / "new")
     assert {path.name: path.read_text() for path in written} == FILES
+
+
+NOW = datetime(2026, 11, 26, 9, tzinfo=UTC)
+
+
+def answer(source: Source, path: str, given: dict[str, str]) -> Any:
+    """What a Prometheus and a Loki say that have one series of each label."""
+    assert "$" not in given["query"]
+    labels = {label: "x" for label in re.findall(r"\w+", "".join(re.findall(r"by \(([^)]*)\)", given["query"])))}
+    if path.endswith("query"):
+        return {"result": [{"metric": labels, "value": [float(given["time"]), "0.5"]}]}
+    if source is Source.LOKI and "count" not in given["query"]:
+        return {"result": [{"stream": {"kind": "audit"}, "values": [[f"{given['end']}000000000", '{"a":"<b>"}']]}]}
+    start, end, step = (float(given[word]) for word in ("start", "end", "step"))
+    moments = [start + at * step for at in range(int((end - start) / step) + 1)]
+    values = [[at, "NaN" if n % 7 == 0 else str(n % 5)] for n, at in enumerate(moments)]
+    return {"result": [{"metric": labels, "values": values}]}
+
+
+@pytest.mark.parametrize("board", dashboards.BOARDS, ids=lambda board: board.name)
+@pytest.mark.parametrize("get", [answer, lambda *_: {"result": []}], ids=["data", "nothing"])
+def test_a_dashboard_is_drawn_from_live_answers(board: Board, get: drawn.Get):
+    svg = drawn.draw(board, get, now=NOW)
+    root = ElementTree.fromstring(svg)
+    shown = {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    panels = json.loads(FILES[f"{board.name}.json"])["panels"]
+    assert {panel["title"] for panel in panels if panel["type"] != "logs"} <= shown
+    drawn_lines = list(root.iter("{http://www.w3.org/2000/svg}path"))
+    assert bool(drawn_lines) == (get is answer)

@@ -21,7 +21,7 @@ import trail from 'trail.js';
 import usage from 'usage.js';
 
 const POLICY = Object.assign({}, trail, metrics, audit, blocked, bodies, bounds, budget, cors, errors, identity, models, queue, rates, reach,
-    routing, session, usage, { identified, judge, measured, outlined, planned });
+    routing, session, usage, { identified, judge, measured, outlined, planned, tallied });
 const MARK = 'mark-that-no-test-writes:';
 
 /** Who asks, with the hash that the gateway takes. */
@@ -39,6 +39,13 @@ function measured(drop, pieces, whole) {
         left.push((drop ? usage.pass(m, data, last) : data).toString('base64'));
     });
     return { left: left, tokens: usage.tokens(m), kept: m.part.length };
+}
+
+/** What a request adds to the figures, in the order in which it is added. */
+function tallied(facts, kind) {
+    const rows = [];
+    audit.counted(facts, kind, (key, much) => { rows.push([key, much]); });
+    return rows;
 }
 
 function planned(ask, path, limits, context) {

@@ -4,6 +4,9 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from tests.unit.gateway.harness import KEYS, Bench
 
@@ -113,12 +116,25 @@ def test_an_agent_is_one_of_a_few_families(header: str | None, family: str, benc
     assert bench.call("agent", header) == family
 
 
-@pytest.mark.parametrize("value", ['"', "\\", "\n", "\r\n", "\x00", "\x7f", "\u2028", "\ud800", "\U0001f600" * 9])
-def test_whatever_a_value_holds_a_line_is_one_json_object(value: str, bench: Bench):
-    line = bench.call("line", {"route": value})
-    assert line.endswith("\n")
-    assert line.count("\n") == 1
-    assert list(json.loads(line)) == ["route"]
+def test_a_line_is_json_and_says_what_it_was_given(bench: Bench):
+    for said in (FACTS, FACTS | {"first_token_s": None, "status": 0, "principal": "", "tls": ""}):
+        line = bench.call("line", said)
+        assert line.endswith("}\n")
+        assert json.loads(line) == said
+        assert list(json.loads(line)) == list(FACTS)
+
+
+@given(
+    st.fixed_dictionaries(
+        dict.fromkeys(("fortress_model", "request_method", "status", "request_time", "body_bytes_sent"), st.text())
+    ),
+    st.text(),
+)
+@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_word_of_a_client_breaks_a_line(bench: Bench, said: dict[str, str], agent: str):
+    """What a client can choose at all; the rest are names of the configuration, and nginx's own words."""
+    found = bench.call("facts", {**ENDED, **said}, bench.call("agent", agent), KNOWN, None, 0, NOW)
+    assert json.loads(bench.call("line", found)) == found
 
 
 def test_names_are_found_by_any_of_their_spellings(bench: Bench):
@@ -134,47 +150,40 @@ def test_a_time_has_one_place_among_the_bounds(seconds: float, place: int, bench
     assert bench.call("bin", seconds) == place
 
 
+def tallied(bench: Bench, kind: str = "inference", **more: Any) -> list[tuple[str, float]]:
+    return [(key, much) for key, much in bench.call("tallied", FACTS | more, kind)]
+
+
 def test_an_answer_counts_its_request_its_tokens_and_its_times(bench: Bench):
-    assert bench.call("counted", FACTS, "inference") == [
-        ['fortress_requests_total{principal="bob",class="inference",verdict="allowed"}', 1],
-        ['fortress_tokens_total{principal="bob",model="tiny",direction="in"}', 26],
-        ['fortress_tokens_total{principal="bob",model="tiny",direction="out"}', 298],
-        ["fortress_request_seconds|7", 1],
-        ["fortress_request_seconds|sum", 2.5],
-        ["fortress_queue_seconds|7", 1],
-        ["fortress_queue_seconds|sum", 1.25],
-        ["fortress_first_token_seconds|5", 1],
-        ["fortress_first_token_seconds|sum", 0.5],
+    assert tallied(bench) == [
+        ("r|bob|inference|allowed", 1),
+        ("t|bob|tiny|in", 26),
+        ("t|bob|tiny|out", 298),
+        ("d|7", 1),
+        ("d|sum", 2.5),
+        ("q|7", 1),
+        ("q|sum", 1.25),
+        ("f|5", 1),
+        ("f|sum", 0.5),
     ]
 
 
 @pytest.mark.parametrize(
-    ("more", "series"),
+    ("more", "keys"),
     [
-        ({"reason": "model-not-granted", "status": 403}, ['fortress_refusals_total{reason="model-not-granted"}']),
-        (
-            {"reason": "tokens_per_day", "status": 429},
-            [
-                'fortress_refusals_total{reason="tokens_per_day"}',
-                'fortress_limits_hit_total{principal="bob",limit="tokens_per_day"}',
-            ],
-        ),
-        (
-            {"reason": "no-identity", "status": 401, "principal": ""},
-            ['fortress_refusals_total{reason="no-identity"}', "fortress_auth_failures_total"],
-        ),
+        ({"reason": "model-not-granted", "status": 403}, ["x|model-not-granted"]),
+        ({"reason": "tokens_per_day", "status": 429}, ["x|tokens_per_day", "l|bob|tokens_per_day"]),
+        ({"reason": "no-identity", "status": 401, "principal": ""}, ["x|no-identity", "u"]),
     ],
 )
-def test_a_refusal_counts_its_reason_and_no_times(more: dict[str, Any], series: list[str], bench: Bench):
-    refused = FACTS | {"verdict": "refused", "tokens_in": 0, "tokens_out": 0, "first_token_s": None} | more
-    rows = bench.call("counted", refused, "inference")
-    assert [row[0] for row in rows[1:]] == series
-    assert rows[0][0].endswith('class="inference",verdict="refused"}')
+def test_a_refusal_counts_its_reason_and_no_times(more: dict[str, Any], keys: list[str], bench: Bench):
+    first, *rest = tallied(bench, verdict="refused", tokens_in=0, tokens_out=0, first_token_s=None, **more)
+    assert first[0].endswith("|inference|refused")
+    assert [key for key, _ in rest] == keys
 
 
 def test_a_stream_that_was_cut_counts_its_times_and_a_broken_one_does_not(bench: Bench):
-    cut = bench.call("counted", FACTS | {"verdict": "cut", "first_token_s": None}, "inference")
-    assert [row[0].partition("|")[0] for row in cut[3::2]] == ["fortress_request_seconds", "fortress_queue_seconds"]
-    for verdict, kind in (("failed", "inference"), ("allowed", "read")):
-        rows = bench.call("counted", FACTS | {"verdict": verdict, "tokens_in": 0}, kind)
-        assert not any("seconds" in row[0] for row in rows)
+    cut = tallied(bench, verdict="cut", tokens_in=0, tokens_out=1, first_token_s=None, queued_s=0)
+    assert [key for key, _ in cut] == ["r|bob|inference|cut", "t|bob|tiny|in", "t|bob|tiny|out", "d|7", "d|sum", "q|0"]
+    assert len(tallied(bench, verdict="failed", tokens_in=0, tokens_out=0)) == 1
+    assert len(tallied(bench, "read", tokens_in=0, tokens_out=0)) == 1

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from fortress import audit, blocklist, logs, usage
+from fortress import logs, usage
 from fortress.errors import Stop
+from fortress.in_gateway import gateways
+from fortress.trail import REQUESTS, Reader
 from tests.unit.gateway.harness import KEYS, Bench
 from tests.unit.gateway.test_audit_trail import FOLDER, trail, until
 from tests.unit.gateway.test_deployed_policy import CHAT
@@ -74,8 +76,8 @@ def test_what_is_older_than_since_is_left_out_by_file_and_by_line(trail: Bench):
 
 def test_a_reader_loses_nothing_and_reads_nothing_twice_through_rotations(trail: Bench):
     """Rotated in the middle of a read, twice between two reads, with half a line at the end, and without any file."""
-    [gateway] = blocklist.gateways(trail.engine, trail.name)
-    reader = audit.Trail(gateway)
+    [gateway] = gateways(trail.engine, trail.name)
+    reader = Reader(gateway, REQUESTS)
 
     def read() -> list[int]:
         return [line["n"] for line in reader.lines() if "n" in line]
@@ -118,8 +120,8 @@ def test_a_follower_hears_each_line_once_while_files_are_set_aside(trail: Bench)
 
 
 def test_an_idle_follower_ends_by_itself_in_the_container(trail: Bench):
-    [gateway] = blocklist.gateways(trail.engine, trail.name)
-    reader = audit.Trail(gateway)
+    [gateway] = gateways(trail.engine, trail.name)
+    reader = Reader(gateway, REQUESTS)
     list(reader.lines())
     assert list(reader.lines(1)) == []
     assert [row for row in gateway.top()["Processes"] if "audit-" in row[-1]] == []

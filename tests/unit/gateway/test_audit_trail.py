@@ -1,6 +1,8 @@
 """The audit trail of the real gateway: one valid line for every request, and what is known of those that are lost."""
 
 import json
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from images import reference
 from tests.unit.gateway.harness import DOMAIN, KEYS, STRANGER, Bench, settings
 from tests.unit.gateway.test_deployed_policy import CHAT, generate, opened, read_until, request
 from tests.unit.gateway.test_metrics import families
 
 BOB = KEYS["bob"]
+ENGINE = os.environ.get("FORTRESS_ENGINE", "registry-only")
 FOLDER = "/var/log/gateway"
 FULL = f"{FOLDER}/somebody-elses"
 
@@ -128,7 +132,7 @@ def test_as_many_lines_as_requests_through_reloads_and_rotations(trail: Bench):
     for turn in range(3):
         # As much as thousands of requests would write; the periodic sets it aside within a second.
         trail.shell(f"for i in $(seq 1100); do echo '{padding}'; done >> {FOLDER}/audit.json")
-        observed(trail, audit_file_mb=1, audit_days=300 + turn)
+        observed(trail, audit_file_mb=1, audit_files_days=300 + turn)
         time.sleep(1.2)
     over.set()
     for thread in threads:
@@ -214,6 +218,15 @@ def test_a_scrape_says_what_was_counted(trail: Bench):
     for name in ("first_token", "chunk_gap", "request", "queue"):
         assert int(found[f"fortress_{name}_seconds"][-1].split()[1]) > 0, name
     assert any('reason="no-identity"' in row for row in found["fortress_refusals_total"])
+
+
+def test_promtool_takes_a_scrape_for_what_it_says_it_is(trail: Bench):
+    trail.ask("POST", "/api/generate", key=BOB, body=generate("3 5"))
+    trail.ask("POST", "/api/chat", body=CHAT)
+    words = ["docker", "run", "--rm", "-i", "--network", "none", "--entrypoint", "promtool"]
+    words += [reference("prometheus", ENGINE), "check", "metrics"]
+    done = subprocess.run(words, input=trail.scrape().encode(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_ten_thousand_paths_and_models_add_no_series(trail: Bench):

@@ -15,8 +15,11 @@ from fortress import paths
 from render.principals import POLICY
 from tests.unit.gateway import branches, under_node
 
-# 1,200 were meant; the browser's sessions, bodies read in one pass, the audit trail and the figures took more.
-MOST_LINES = 1600
+# What decides.
+MOST_LINES = 1200
+# What only tells of it: the audit trail and the figures.
+TELLING = {"audit.js", "exporter.js", "metrics.js", "observe.js", "trail.js"}
+MOST_TELLING = 360
 COMMENT = re.compile(r"\s*(//|/\*|\*)")
 PLAIN = sorted(path.name for path in POLICY.glob("*.js") if "ngx." not in path.read_text())
 
@@ -27,7 +30,9 @@ def code(text: str) -> list[str]:
 
 def test_the_policy_is_small_enough_to_be_read():
     lines = {path.name: len(code(path.read_text())) for path in POLICY.glob("*.js")}
+    telling = sum(lines.pop(name) for name in TELLING)
     assert sum(lines.values()) <= MOST_LINES, lines
+    assert telling <= MOST_TELLING
 
 
 def test_what_asks_nginx_is_in_four_files():

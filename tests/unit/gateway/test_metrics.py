@@ -33,19 +33,30 @@ def test_counters_of_losses_are_there_from_the_start(bench: Bench):
     assert "fortress_tokens_total" not in found
 
 
-def test_series_stand_beneath_their_family_in_order(bench: Bench):
-    counts = {'fortress_refusals_total{reason="b"}': 2, 'fortress_refusals_total{reason="a"}': 1, "missing": 3}
-    text = bench.call("text", counts, [["fortress_slots", 4], ["fortress_audit_lines_total", 1]])
-    assert families(text)["fortress_refusals_total"] == [
+def test_what_was_counted_stands_beneath_its_family_in_order(bench: Bench):
+    counts = {"x|b": 2, "x|a": 1, "missing": 3, "r|bob|read|allowed": 4, "r||other|refused": 2, "lost": 1, "u": 2}
+    counts |= {"l|bob|concurrent": 1, "t|bob|tiny|in": 26, "t|bob|llama3.2:3b|out": 2}
+    text = bench.call("text", counts, [["fortress_slots", 4]])
+    found = families(text)
+    assert found["fortress_refusals_total"] == [
         'fortress_refusals_total{reason="a"} 1',
         'fortress_refusals_total{reason="b"} 2',
     ]
-    assert "fortress_slots 4" in text
+    assert found["fortress_requests_total"] == [
+        'fortress_requests_total{principal="bob",class="read",verdict="allowed"} 4',
+        'fortress_requests_total{principal="",class="other",verdict="refused"} 2',
+    ]
+    assert found["fortress_limits_hit_total"] == ['fortress_limits_hit_total{principal="bob",limit="concurrent"} 1']
+    assert 'fortress_tokens_total{principal="bob",model="llama3.2:3b",direction="out"} 2' in text
+    assert found["fortress_audit_lines_total"] == ["fortress_audit_lines_total 5"]
+    assert found["fortress_audit_lost_total"] == ["fortress_audit_lost_total 1"]
+    assert found["fortress_auth_failures_total"] == ["fortress_auth_failures_total 2"]
+    assert found["fortress_slots"] == ["fortress_slots 4"]
     assert "missing" not in text
 
 
 def test_a_bucket_of_a_histogram_holds_those_below_it(bench: Bench):
-    counts = {"fortress_queue_seconds|0": 2, "fortress_queue_seconds|14": 1, "fortress_queue_seconds|sum": 400.5}
+    counts = {"q|0": 2, "q|14": 1, "q|sum": 400.5}
     rows = families(bench.call("text", counts, []))["fortress_queue_seconds"]
     assert rows[0] == 'fortress_queue_seconds_bucket{le="0.01"} 2'
     assert rows[13:] == [
