@@ -85,8 +85,10 @@ function beginning(file) {
  */
 function tend() {
     if (fs.readFileSync(NOW + 'principals.js', 'utf8').indexOf(principals.id) < 0) return;
+    const now = Date.now();
+    observe.beat(now);
     if (ngx.shared.figures.get(observe.MISSING)) observe.write('');
-    const now = Date.now(), limits = principals.audit, file = fs.statSync(observe.FILE, { throwIfNoEntry: false });
+    const limits = principals.audit, file = fs.statSync(observe.FILE, { throwIfNoEntry: false });
     if (!file || !trail.due(file.size, beginning(observe.FILE), limits, now)) return;
     const names = fs.readdirSync(FOLDER);
     try {

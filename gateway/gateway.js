@@ -437,7 +437,8 @@ function watch(r, data, flags) {
 // Throws where the stream's caller may not have it any more.
 function check(r, own, now) {
     const why = !ngx.shared.live.has(own.ticket) ? 'revoked'
-        : isBlocked(r, own.user) ? 'blocked' : '';
+        : isBlocked(r, own.user) ? 'blocked'
+        : observe.alone(now) && leaving() ? 'stopping' : '';
     if (why) {
         judged(r.variables, 'cut', why);
         throw new Error(why + ': stream is cut');

@@ -7,6 +7,8 @@ import principals from 'principals.js';
 import routes from 'routes.js';
 
 const FILE = '/var/log/gateway/audit.json';
+// A stop leaves 30 s (components/gateway.py); what runs then is killed, and nobody writes its line.
+const GRACE_MS = 20000;
 // Lines that are missing since the last one that could be written.
 const MISSING = 'missing';
 const KINDS = {};
@@ -56,6 +58,12 @@ function shut() {
         : null;
 }
 
+/** js_periodic of the newest worker, see exporter.js: it is there. */
+function beat(now) { ngx.shared.figures.set('beat', now); }
+
+/** Has no worker said so for so long that a stop is about to end in a kill? After a reload the newest one says it. */
+function alone(now) { return now - (ngx.shared.figures.get('beat') || now) > GRACE_MS; }
+
 /** Notes when a piece of an answer came, in its meter: `first`, `last`, `gaps`. */
 function chunk(own, now) {
     if (own.last) {
@@ -79,4 +87,4 @@ function ended(r, spent, queued) {
     } catch (e) { ngx.log(ngx.ERR, 'figures: ' + e.message); } // no room: the users and models of a config need far less
 }
 
-export default { FILE, MISSING, chunk, ended, shut, write };
+export default { FILE, MISSING, alone, beat, chunk, ended, shut, write };

@@ -159,12 +159,15 @@ HOSTS = (PAGE, "10.66.0.1:8443", "[fd66:66:66:66::1]:8443")
 
 
 @contextmanager
-def deployed_with_login(folder: Path, **users: Any) -> Iterator[tuple[Deployment, Provider]]:
+def deployed_with_login(
+    folder: Path, observability: str = "lite", **users: Any
+) -> Iterator[tuple[Deployment, Provider]]:
     """A fortress whose people sign in at a dex: `ada` and `bob` with their addresses in PEOPLE; `users` on top.
 
     folder: empty, for the provider's files.
     """
     deployment = Deployment.fresh()
+    deployment.config["observability"] = observability
     with provider(folder, HOSTS, engine=deployment.engine) as running:
         for name in ("ada", "bob"):
             deployment.config["users"][name]["email"] = f"{name}@example.com"

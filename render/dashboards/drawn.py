@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 from render import pictures
@@ -64,36 +65,39 @@ class _Span:
 
 
 def _picture(panel: Any, queries: Sequence[Query], span: _Span) -> str:
+    room = pictures.room(panel["gridPos"]["w"], panel["gridPos"]["h"])
     title, unit = panel["title"], panel.get("fieldConfig", {}).get("defaults", {}).get("unit", "")
     if panel["type"] == "stat":
-        return _number(panel, span.ask(queries[0]), unit)
+        return _number(panel, span.ask(queries[0]), unit, room)
     if panel["type"] == "timeseries":
         found = [(query, row) for query in queries for row in span.ask(query)]
         series = [
             Series(_name(query, row["metric"]), _values(row, span), PALETTE[at % len(PALETTE)])
             for at, (query, row) in enumerate(found)
         ]
-        return pictures.lines(title, span.labels(), series, unit)
+        return pictures.lines(title, span.labels(), series, unit, room)
     rows = span.ask(queries[0])
     if panel["type"] == "bargauge":
         named = [(_name(queries[0], row["metric"]), float(row["value"][1])) for row in rows]
-        return pictures.bars(title, sorted(named, key=lambda pair: -pair[1]), unit)
+        return pictures.bars(title, sorted(named, key=lambda pair: -pair[1]), unit, size=room)
     if panel["type"] == "table":
         heads = sorted({label for row in rows for label in row["metric"]})
         cells = [
             [*(row["metric"].get(head, "") for head in heads), short(float(row["value"][1]), unit)] for row in rows
         ]
-        return pictures.table(title, [[*heads, "value"], *cells])
+        return pictures.table(title, [[*heads, "value"], *cells], room)
     lines = sorted(((int(at), text) for row in rows for at, text in row["values"]), reverse=True)
-    said = [[f"{datetime.fromtimestamp(at / 1e9, UTC):%H:%M:%S}  {text}"] for at, text in lines[:14]]
-    return pictures.table(title, [[""], *said], limit=15)
+    said = [[f"{datetime.fromtimestamp(at / 1e9, UTC):%H:%M:%S}  {text}"] for at, text in lines[:20]]
+    return pictures.table(title, [[""], *said], room)
 
 
-def _number(panel: Any, rows: Sequence[Any], unit: str) -> str:
+def _number(panel: Any, rows: Sequence[Any], unit: str, room: pictures.Size) -> str:
     defaults = panel["fieldConfig"]["defaults"]
     if not rows:
-        return pictures.number(panel["title"], "none")
+        return pictures.number(panel["title"], "none", size=room)
     value = float(rows[0]["value"][1])
+    if unit == "short" and isfinite(value):
+        value = round(value)
     words = {
         each: word["text"] for mapping in defaults.get("mappings", []) for each, word in mapping["options"].items()
     }
@@ -102,7 +106,7 @@ def _number(panel: Any, rows: Sequence[Any], unit: str) -> str:
         if step.get("value") is None or value >= step["value"]:
             colour = step["color"]
     shown = words.get(f"{value:g}") or short(value, unit)
-    return pictures.number(panel["title"], shown, {"red": RED, "green": GREEN}.get(colour, INK))
+    return pictures.number(panel["title"], shown, {"red": RED, "green": GREEN}.get(colour, INK), room)
 
 
 def _name(query: Query, labels: dict[str, str]) -> str:

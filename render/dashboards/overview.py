@@ -15,7 +15,7 @@ BOARD = Board(
             (
                 number("Ollama", "min(fortress_ollama_up)", words=UP, red_below=1),
                 number("Tunnel", "min(fortress_tunnel_up)", words=UP, red_below=1),
-                number("Watched parts that are down", "count(up == 0) or vector(0)", red_from=1),
+                number("Parts that are down", "count(up == 0) or vector(0)", red_from=1),
                 number(
                     "Next certificate ends in",
                     "min(fortress_certificate_expires_timestamp_seconds) - time()",

@@ -200,6 +200,8 @@ def _reduced() -> shared.ReduceDataOptions:
 def _number(panel: Panel) -> stat.Panel:
     made = stat.Panel().unit(panel.unit).thresholds(_limits(panel)).reduce_options(_reduced()).no_value("none")
     made.graph_mode(common.BigValueGraphMode.NONE).color_scheme(_by_threshold())
+    if panel.unit == "short":
+        made.decimals(0)
     if panel.words:
         shown = {value: model.ValueMappingResult(text=text) for value, text in panel.words}
         made.mappings([model.ValueMap(options=shown)])
@@ -224,6 +226,8 @@ def _graph(panel: Panel) -> timeseries.Panel:
 
 def _bars(panel: Panel) -> bargauge.Panel:
     made = bargauge.Panel().unit(panel.unit).min(0).thresholds(_limits(panel)).reduce_options(_reduced())
+    if panel.unit == "percentunit":
+        made.max(1)
     return made.orientation(common.VizOrientation.HORIZONTAL).display_mode(common.BarGaugeDisplayMode.BASIC)
 
 

@@ -4,7 +4,8 @@ from render.dashboards.parts import Board, Query, Row, Source, bars, graph, line
 
 
 def _tunnel(event: str) -> str:
-    return f'sum(increase(fortress_tunnel_events_total{{event="{event}"}}[$__range]))'
+    """Of the lines, not the counter: what happened before a first scrape is no increase."""
+    return f'sum(count_over_time({{kind="tunnel"}} | event="{event}" [$__range]))'
 
 
 BOARD = Board(
@@ -19,8 +20,8 @@ BOARD = Board(
                 number("Refusals", "sum(increase(fortress_refusals_total[$__range]))"),
                 number("Blocked users", 'sum(fortress_blocked{kind="user"}) or vector(0)', red_from=1),
                 number("Blocked addresses", 'sum(fortress_blocked{kind="address"}) or vector(0)', red_from=1),
-                number("New devices", _tunnel("peer-new"), red_from=1),
-                number("Roamings", _tunnel("peer-roamed")),
+                number("New devices", _tunnel("peer-new"), source=Source.LOKI, red_from=1),
+                number("Roamings", _tunnel("peer-roamed"), source=Source.LOKI),
             ),
         ),
         Row(

@@ -284,6 +284,8 @@ def _svgs() -> list[str]:
         pictures.bars("none", []),
         pictures.table(HOSTILE, [("a", "b"), (HOSTILE, HOSTILE)]),
         pictures.number(HOSTILE, HOSTILE),
+        pictures.bars(HOSTILE, [(str(n), float(n)) for n in range(20)], size=pictures.room(6, 8)),
+        pictures.lines(HOSTILE, ["1"], [Series("long name of a series", [1])] * 6, size=pictures.room(12, 8)),
         pictures.board(HOSTILE, [Tile(pictures.number("a", "1"), 0, 1, 4, 4)], {0: HOSTILE}),
     ]
 

@@ -254,3 +254,27 @@ def test_a_dead_ollama_holds_a_scrape_up_for_two_seconds_at_most(trail: Bench):
         trail.containers["sidecar"].unpause()
     time.sleep(5.1)
     assert families(trail.scrape())["fortress_ollama_up"] == ["fortress_ollama_up 1"]
+
+
+def test_a_stop_waits_for_streams_and_one_that_is_too_long_still_leaves_its_line(trail: Bench):
+    """A stop ends in a kill after 30 s; whoever is killed writes nothing."""
+    gateway = trail.containers["gateway"]
+    until(lambda: bool(trail.audit()), "a trail to follow")
+    words = ["docker", "exec", gateway.id, "tail", "-n", "+1", "-f", f"{FOLDER}/audit.json"]
+    try:
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as follower:
+            with opened(trail, "bob", "20 250") as short, opened(trail, "alice", "600 100") as long:
+                read_until(short, b'"n":1')
+                read_until(long, b'"n":1')
+                gateway.kill("QUIT")
+                assert b'"done":true' in read_until(short, b"0\r\n\r\n")
+                start = time.monotonic()
+                while long.recv(65536):
+                    assert time.monotonic() - start < 25
+            gateway.wait(timeout=10)
+            assert follower.stdout is not None
+            lines = [json.loads(line) for line in follower.stdout.read().splitlines()]
+    finally:
+        trail.start_again()
+    ends = {line["principal"]: (line["verdict"], line["reason"], line["completion"]) for line in lines[-2:]}
+    assert ends == {"bob": ("allowed", "", "finished"), "alice": ("cut", "stopping", "cut")}
