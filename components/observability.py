@@ -206,7 +206,7 @@ class Observability(pulumi.ComponentResource):
                 self._telemetry(own),
                 *([Attachment(outside, str(settings.plan.storage.loki))] if outside else []),
             ],
-            memory_mb=384,
+            memory_mb=768,  # a dashboard over months asks for much at once; idle it has a fifth of it
             health=[str(own), str(loki.PORT), "/ready"],
             files=delivered,
             volumes={"/var/lib/loki": self.volumes[LOKI]},
@@ -283,7 +283,7 @@ class Observability(pulumi.ComponentResource):
                 "--log.level=warn",
             ],
             networks=[self._telemetry(own), Attachment(watch, str(plan.watch.prometheus))],
-            memory_mb=256,
+            memory_mb=512,
             health=[str(own), str(prometheus.PORT), "/-/ready"],
             files=files,
             volumes={"/var/lib/prometheus": self.volumes[PROMETHEUS]},

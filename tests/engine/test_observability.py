@@ -173,6 +173,12 @@ class Watched:
         return int(found[1]) / 1024
 
 
+def _said(container: str) -> str:
+    """What a container wrote, to either of its outputs."""
+    command = ["docker", "logs", container]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+
+
 @pytest.fixture(scope="module")
 def watched() -> Iterator[Watched]:
     told = Told()
@@ -213,7 +219,7 @@ def test_the_secret_address_of_whom_to_tell_is_to_be_seen_nowhere(watched: Watch
     made = watched.deployment
     shown = made.pulumi("stack", "export")
     for id_ in made.containers().values():
-        shown += docker("inspect", id_) + docker("logs", id_)
+        shown += docker("inspect", id_) + _said(id_)
     there = watched.plan.telemetry.alertmanager
     shown += json.dumps(watched.ask("alertmanager", f"http://{there}:9093/api/v2/status"))
     assert SECRET not in shown
@@ -308,7 +314,8 @@ def test_every_line_is_in_loki_exactly_once_whatever_fails(watched: Watched, bob
     missing = [
         f"{place} ({line['time']})" for place, line in enumerate(trail) if line["request_id"] in wanted - set(found)
     ]
-    assert not missing, f"{len(missing)} of {len(trail)} lines are not in Loki: {missing[:20]}, faults: {faults_at}"
+    said = _said(made.container("collector"))[-3000:] if missing else ""
+    assert not missing, f"not in Loki: {missing[:20]} of {len(trail)}; faults at {faults_at}; the collector said {said}"
     assert {id_: count for id_, count in found.items() if id_ in wanted and count != 1} == {}
     assert not set(found) - {line["request_id"] for line in trail}
 
