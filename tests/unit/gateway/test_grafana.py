@@ -124,7 +124,6 @@ def test_nobody_else_gets_there(path: str, bench: Bench, grafana: GrafanaStandIn
         "/%67rafana/d",
         "/grafana/a/../b",
         "/grafana/%2e%2e/b",
-        "/grafana//d",
         "/grafana",
     ],
 )
