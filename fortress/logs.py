@@ -73,7 +73,7 @@ def show(console: Console, line: dict[str, Any]) -> None:
 
 def shown(line: dict[str, Any]) -> Text:
     text = Text(f"{line['time'][:19].replace('T', ' ')}  ", style="default")
-    if "verdict" not in line:
+    if "duration_s" not in line:  # lost lines, or lines of an earlier version
         return text.append(" ".join(f"{key}={value}" for key, value in line.items() if key != "time"), style="red")
     verdict = str(line["verdict"])
     who = line["principal"] or "?"
