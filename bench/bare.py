@@ -10,7 +10,7 @@ from typing import Any
 
 from bench import scene
 from render.nginx import HOP_PORT, OLLAMA_PORT, SIDECAR_NAME
-from tests.deployment import Client, Deployment, docker
+from tests.deployment import Deployment
 
 _CONF = """\
 worker_processes 1;
@@ -67,23 +67,17 @@ http {{
 def proxy(deployment: Deployment, user: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """A bare proxy that runs. Yields: its container, and the way to it, which is the Gateway's but for the address."""
     own = scene.config(deployment)
-    edge, model = (str(subnet.cidr.network_address + scene.BARE_ADDRESS) for subnet in (own.plan.edge, own.plan.model))
     conf = _CONF.format(
         sidecar=own.plan.model.sidecar,
         hop=HOP_PORT,
         sidecar_name=SIDECAR_NAME,
         ollama=OLLAMA_PORT,
-        address=edge,
+        address=own.plan.edge.cidr.network_address + scene.BARE_ADDRESS,
         port=scene.GATEWAY_PORT,
         domain=own.domain,
     )
-    files = '{{range .Mounts}}{{if eq .Destination "/config"}}{{.Source}}{{end}}{{end}}'
-    source = docker("inspect", "--format", files, deployment.container("gateway")).strip()
     script = 'printf %s "$0" >/tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g "daemon off;"'
-    more = ("--volume", f"{source}:/config:ro", "--user", "101:101", "--tmpfs", "/var/log/nginx")
-    command = ("sh", "-c", script, conf)
-    with scene.container(deployment, ("edge", edge), *command, image="gateway", more=more, started=False) as made:
-        docker("network", "connect", "--ip", model, deployment.network("model"), made)
-        docker("start", made)
-        Client.wait_until(lambda: "nginx" in docker("top", made, check=False), "bare proxy")
-        yield made, scene.through(deployment, user) | {"address": edge}
+    more = ("--tmpfs", "/var/log/nginx")
+    made = scene.beside_the_gateway(deployment, scene.BARE_ADDRESS, "sh", "-c", script, conf, more=more)
+    with made as (container, address):
+        yield container, scene.through(deployment, user) | {"address": address}

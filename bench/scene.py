@@ -7,7 +7,7 @@ client ---------------------mTLS--> sidecar        past both, with the Gateway's
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from settings import StackSettings
 from tests.deployment import Client, Deployment, docker
 
 GATEWAY_PORT = 8444
-CLIENT_ADDRESS, BARE_ADDRESS = 100, 101
+CLIENT_ADDRESS, BARE_ADDRESS, UNSEEN_ADDRESS = 100, 101, 102
 """Last byte of the bench's own addresses: the plan gives out low ones only."""
 LOAD = f"/load/{tool.NAME}"
 KILOBYTE = 1024
@@ -192,12 +192,32 @@ def asker(deployment: Deployment, also: str | None = None) -> Iterator[Asker]:
 
 
 @contextmanager
+def beside_the_gateway(
+    deployment: Deployment, number: int, *command: str, more: Sequence[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Another nginx with the Gateway's image, files and networks. Yields: its container, and its address on `edge`.
+
+    number: of its address on each of them.
+    """
+    plan = config(deployment).plan
+    edge, model = (str(subnet.cidr.network_address + number) for subnet in (plan.edge, plan.model))
+    where = '{{range .Mounts}}{{if eq .Destination "/config"}}{{.Source}}{{end}}{{end}}'
+    source = docker("inspect", "--format", where, deployment.container("gateway")).strip()
+    more = ("--volume", f"{source}:/config:ro", "--user", "101:101", *more)
+    with container(deployment, ("edge", edge), *command, image="gateway", more=more, started=False) as made:
+        docker("network", "connect", "--ip", model, deployment.network("model"), made)
+        docker("start", made)
+        Client.wait_until(lambda: "worker process" in docker("top", made, check=False), "another nginx")
+        yield made, edge
+
+
+@contextmanager
 def container(
     deployment: Deployment,
     place: tuple[str, str],
     *command: str,
     image: str = "client",
-    more: tuple[str, ...] = (),
+    more: Sequence[str] = (),
     started: bool = True,
 ) -> Iterator[str]:
     """One of the bench's own containers, gone afterwards. place: (network, address)."""

@@ -104,8 +104,12 @@ class Watched:
     def health(self, part: str) -> str:
         return docker("inspect", "-f", "{{.State.Health.Status}}", self.deployment.container(part)).strip()
 
-    def ask(self, part: str, url: str, body: str | None = None, timeout: float = 30) -> Any:
+    def ask(self, part: str, url: str, body: str | None = None) -> Any:
         """An answer of one part, asked as itself: nobody else reaches it."""
+        text = self.text(part, url, body)
+        return json.loads(text) if text.strip() else None
+
+    def text(self, part: str, url: str, body: str | None = None, timeout: float = 30) -> str:
         script = (
             "import sys,urllib.request as u; d=sys.stdin.buffer.read() or None;"
             "ask=u.Request(sys.argv[1],d,{'Content-Type':'application/json'});"
@@ -120,7 +124,7 @@ class Watched:
             timeout=timeout,
         )
         assert done.returncode == 0, done.stderr[-500:]
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        return done.stdout
 
     def loki(self, path: str, **query: str | int) -> Any:
         there = self.plan.telemetry.loki
@@ -175,6 +179,12 @@ class Watched:
 
 def _said(container: str) -> str:
     """What a container wrote, to either of its outputs."""
+    command = ["docker", "logs", container]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+
+
+def _log(container: str) -> str:
+    """What it said on either of its outputs."""
     command = ["docker", "logs", container]
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
 
@@ -346,6 +356,37 @@ def test_strange_lines_stop_nothing(watched: Watched, bob: Client):
         Client.wait_until(lambda: watched.is_there(id_, sent), "a line after them", VISIBLE_WITHIN_S)
     finally:
         strange.unlink()
+
+
+def test_what_a_client_says_is_seen_nowhere(watched: Watched, bob: Client):
+    """Neither prompt nor key, answer, query or made-up name: in no line, label, figure or log of any part."""
+    mark, sent = secrets.token_hex(8), time.time()
+    answer = bob.ask(prompt=f"say {mark}", options={"num_predict": 24})
+    assert answer.status == 200
+    bob.ask(model=f"m{mark}")
+    agent, cookie = f"User-Agent: {mark}", f"Cookie: __Host-fortress={mark}"
+    id_ = bob.curl(f"/{mark}?{mark}", "-H", agent, "-H", cookie, "-H", f"X-Request-Id: {mark}").headers["x-request-id"]
+    wrong = secrets.token_hex(32)
+    assert bob.curl("/api/tags", key=wrong).status == 401
+    Client.wait_until(lambda: watched.is_there(id_, sent), "its line", 15)
+    time.sleep(16)  # until the figures have been asked for once more
+
+    made, plan = watched.deployment, watched.plan
+    there = f"http://{plan.telemetry.prometheus}:9090/api/v1"
+    seen = watched.lines(sent) + watched.lines(sent, '{service_name=~".+"}')
+    assert any(id_ in line for line in seen), "nothing was looked at"
+    seen += [json.dumps(watched.loki("series", start=int((sent - 5) * 1e9)))]
+    figures = watched.text("prometheus", f"http://{plan.watch.gateway}:9145/metrics")
+    assert "fortress_requests_total" in figures
+    seen.append(figures)
+    for label in watched.ask("prometheus", f"{there}/labels")["data"]:
+        seen += watched.ask("prometheus", f"{there}/label/{label}/values")["data"]
+    seen += [_log(container) for container in made.containers().values()]
+    seen += [docker("exec", made.container("gateway"), "sh", "-c", "cat /var/log/gateway/*.json")]
+    everything = "\n".join(seen)
+    for secret in (mark, bob.key, wrong, json.loads(answer.body)["response"].strip()):
+        assert secret
+        assert secret not in everything
 
 
 def test_figures_come_back_after_their_folder_is_gone(watched: Watched):
