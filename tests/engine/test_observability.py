@@ -183,12 +183,6 @@ def _said(container: str) -> str:
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
 
 
-def _log(container: str) -> str:
-    """What it said on either of its outputs."""
-    command = ["docker", "logs", container]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
-
-
 @pytest.fixture(scope="module")
 def watched() -> Iterator[Watched]:
     told = Told()
@@ -381,7 +375,7 @@ def test_what_a_client_says_is_seen_nowhere(watched: Watched, bob: Client):
     seen.append(figures)
     for label in watched.ask("prometheus", f"{there}/labels")["data"]:
         seen += watched.ask("prometheus", f"{there}/label/{label}/values")["data"]
-    seen += [_log(container) for container in made.containers().values()]
+    seen += [_said(container) for container in made.containers().values()]
     seen += [docker("exec", made.container("gateway"), "sh", "-c", "cat /var/log/gateway/*.json")]
     everything = "\n".join(seen)
     for secret in (mark, bob.key, wrong, json.loads(answer.body)["response"].strip()):
