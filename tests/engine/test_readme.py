@@ -26,6 +26,9 @@ ELSEWHERE = {
     "bin/fortress status": "tests/engine/test_blocking.py runs it",
     "bin/fortress block bob --for 1h": "tests/engine/test_blocking.py runs it",
     "bin/fortress unblock bob": "tests/engine/test_blocking.py runs it",
+    "bin/fortress logs --follow": "tests/engine/test_trail.py runs it",
+    "bin/fortress usage --since 30d": "tests/engine/test_trail.py runs it",
+    "make soak": "it takes more than an hour; tests/engine/test_observability.py is its short form",
     "bin/fortress report --month 2026-11": "tests/engine/test_trail.py runs it",
     "bin/fortress dashboards": "tests/unit/test_dashboards.py writes them",
     **{

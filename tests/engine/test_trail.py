@@ -69,7 +69,7 @@ def test_a_watcher_that_dies_ends_no_tunnel_and_comes_back(fortress: Deployment,
         Client.wait_until(lambda: watcher(fortress) not in ("", before), "new watcher")
         assert stream.flows()
     assert docker("inspect", "-f", "{{.State.StartedAt}}", node) == started
-    assert "tunnel-watch ended; it is started again" in _errors(node)
+    Client.wait_until(lambda: "tunnel-watch ended; it is started again" in _errors(node), "word of it")
 
 
 def _errors(container: str) -> str:
@@ -107,6 +107,15 @@ def test_commands_are_told_and_the_report_counts_what_was_asked(fortress: Deploy
     month = f"{review.now():%Y-%m}"
     Client.wait_until(lambda: 401 in [line["status"] for line in fortress.audit()], "audit line")
     lines = [line for line in fortress.audit() if line["time"].startswith(month)]
+    listed = fortress.fortress("logs", "--user", "bob", "--verdict", "allowed", "--since", "1h", "--json").splitlines()
+    his_own = [line for line in listed if '"principal":"bob"' in line]
+    assert his_own
+    assert json.loads(his_own[-1])["route"] == "/api/generate"
+    denied = fortress.fortress("logs", "--verdict", "denied")
+    assert "401" in denied
+    used = fortress.fortress("usage", "--user", "bob", "--since", "30d", "--json")
+    counted = json.loads(used[used.index("{") :])["users"]["bob"]
+    assert counted["requests"] == sum(line["principal"] == "bob" for line in fortress.audit())
     fortress.fortress("report", "--month", month, "--out", str(tmp_path))
     page = (tmp_path / f"report-{fortress.stack}-{month}.html").read_text()
     text = (tmp_path / f"report-{fortress.stack}-{month}.md").read_text()

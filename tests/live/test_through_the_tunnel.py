@@ -32,9 +32,12 @@ def test_the_ollama_cli_of_a_user_without_keyless_is_refused(bob: Client):
 
 
 def test_chunks_arrive_one_by_one(bob: Client):
-    seen = json.loads(bob.python(STREAM))
-    assert seen["status"] == 200
-    # Of 200; a busy client finds some of them together, but whoever holds them back brings a handful.
+    # Of 200; a busy client finds some of them together, and may be busy once. Whoever holds them back always does.
+    for _ in range(3):
+        seen = json.loads(bob.python(STREAM))
+        assert seen["status"] == 200
+        if seen["reads"] > 40:
+            break
     assert seen["reads"] > 40, "chunks were held back and came together"
     assert '"done":true' in seen["last"]
 
