@@ -22,6 +22,7 @@ export default { count: () => {}, meter: () => ({}), pass: (of, data) => data, t
 _SCRIPT = """\
 umask 077
 cp -rL /config/current /tmp/current
+chmod -R u+w /tmp/current
 cd /tmp/current
 sed -i "s|/config/current|/tmp/current|g; s|$EDGE|$OWN|g; s|listen $WATCH:|listen 127.0.0.1:|" ./*.conf
 printf %s "$OBSERVE" > observe.js
