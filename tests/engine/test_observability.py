@@ -305,16 +305,19 @@ def test_every_line_is_in_loki_exactly_once_whatever_fails(watched: Watched, bob
     assert len(written) == chunk * 5, f"{len(written)} lines of {chunk * 5} requests"
     wanted = set(written)
 
+    found: Counter[str] = Counter()
+
     def all_there() -> bool:
+        nonlocal found
         try:
-            return wanted <= set(watched.ids(began))
+            found = watched.ids(began)
         except AssertionError:
             return False  # Loki is on its way back
+        return wanted <= set(found)
 
     deadline = time.monotonic() + 120
     while not all_there() and time.monotonic() < deadline:
         time.sleep(1)
-    found = watched.ids(began)
     missing = [
         f"{place} ({line['time']})" for place, line in enumerate(trail) if line["request_id"] in wanted - set(found)
     ]
