@@ -18,6 +18,7 @@ from components.identity import DeviceIdentity
 from components.names import Names
 from components.networks import Networks
 from components.pki import Certificate
+from components.volume import volume
 from render import browser, nginx, page
 from render.principals import policy_files, principals
 from settings import PROJECT, StackSettings
@@ -49,8 +50,10 @@ class Gateway(pulumi.ComponentResource):
         super().__init__("fortress:index:Gateway", name, {}, opts)
         self.args = args
         self.files = self._files(name)
-        self.audit = self._volume(f"{name}-audit", "audit")
-        self.state = self._volume(f"{name}-state", "state")
+        self.audit, self.state = (
+            volume(f"{name}-{part}", part, host=args.host, names=args.names, parent=self, protect=args.settings.protect)
+            for part in ("audit", "state")
+        )
         self.container = self._container(name)
         self.endpoint = Output.from_input(f"https://{args.settings.domain}")
         self.register_outputs({"endpoint": self.endpoint})
@@ -102,14 +105,6 @@ class Gateway(pulumi.ComponentResource):
         if self.args.settings.browser is not None:
             _refuse_unnamed(certificate, self.args.settings.browser_domain)
         return certificate, Output.secret(own.key_file.expanduser().read_text())
-
-    def _volume(self, name: str, part: str) -> docker.Volume:
-        return docker.Volume(
-            name,
-            name=self.args.names.of(part),
-            labels=self.args.names.volume_labels(part),
-            opts=ResourceOptions(parent=self, provider=self.args.host.provider, protect=self.args.settings.protect),
-        )
 
     def _container(self, name: str) -> docker.Container:
         plan, networks = self.args.settings.plan, self.args.networks

@@ -16,6 +16,7 @@ from components.host import Consumer, Host, HostFiles
 from components.identity import seed
 from components.names import Names
 from components.networks import Networks
+from components.volume import volume
 from render import grafana
 from settings import StackSettings
 from settings.keys import Seed, grafana_password
@@ -42,7 +43,8 @@ class Grafana(pulumi.ComponentResource):
         super().__init__("fortress:index:Grafana", name, {}, opts)
         self.args = args
         self.files = self._files(name)
-        self.volume = self._volume(name)
+        # Not protected: all that is in it is made again from files.
+        self.volume = volume(f"{name}-volume", COMPONENT, host=args.host, names=args.names, parent=self)
         self.container = self._container(name)
         self.register_outputs({})
 
@@ -69,15 +71,6 @@ class Grafana(pulumi.ComponentResource):
             ),
             about=[f"dashboard {file}" for file in sorted(self.args.dashboards)],
             opts=ResourceOptions(parent=self),
-        )
-
-    def _volume(self, name: str) -> docker.Volume:
-        # Not protected: all that is in it is made again from files.
-        return docker.Volume(
-            f"{name}-volume",
-            name=self.args.names.of(COMPONENT),
-            labels=self.args.names.volume_labels(COMPONENT),
-            opts=ResourceOptions(parent=self, provider=self.args.host.provider),
         )
 
     def _container(self, name: str) -> docker.Container:

@@ -5,19 +5,20 @@ whom it lets in. Its way out, to the provider, is a network of its own.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pulumi
 import pulumi_docker as docker
 from pulumi import Input, Output, ResourceOptions
 
+from components.authority_file import authorities
 from components.container import Attachment, ContainerSpec, hardened
 from components.host import Consumer, Host, HostFiles
 from components.identity import seed
 from components.names import Names
 from components.networks import Networks
+from components.volume import volume
 from render import oauth2_proxy
-from settings import PROJECT, BrowserSettings, StackSettings
+from settings import StackSettings
 from settings.keys import Seed, cookie_secret
 
 COMPONENT = "login"
@@ -41,7 +42,9 @@ class Login(pulumi.ComponentResource):
         super().__init__("fortress:index:Login", name, {}, opts)
         self.args = args
         self.files = self._files(name)
-        self.trail = self._trail(f"{name}-trail")
+        self.trail = volume(
+            f"{name}-trail", "login", host=args.host, names=args.names, parent=self, protect=args.settings.protect
+        )
         self.container = self._container(name)
         self.register_outputs({})
 
@@ -60,7 +63,7 @@ class Login(pulumi.ComponentResource):
             ),
         }
         if own.ca_file is not None:
-            files["provider-ca.pem"] = _authority(own, own.ca_file)
+            files["provider-ca.pem"] = authorities("browser.ca_file", own.ca_file, "your provider's")
         return self.args.host.files(
             f"{name}-files",
             component=COMPONENT,
@@ -74,14 +77,6 @@ class Login(pulumi.ComponentResource):
             about=[f"provider {own.provider}", f"sessions of {own.session_hours} h"],
             chosen=["client-secret"],
             opts=ResourceOptions(parent=self),
-        )
-
-    def _trail(self, name: str) -> docker.Volume:
-        return docker.Volume(
-            name,
-            name=self.args.names.of("login"),
-            labels=self.args.names.volume_labels("login"),
-            opts=ResourceOptions(parent=self, provider=self.args.host.provider, protect=self.args.settings.protect),
         )
 
     def _container(self, name: str) -> docker.Container:
@@ -108,14 +103,3 @@ class Login(pulumi.ComponentResource):
             opts=ResourceOptions(parent=self),
         )
         return container
-
-
-def _authority(own: BrowserSettings, path: Path) -> str:
-    where = f"{PROJECT}:browser.ca_file {path}"
-    try:
-        text = path.expanduser().read_text()
-    except OSError as error:
-        raise pulumi.RunError(f"{where}: {error.strerror}; write the path of a PEM file that you can read") from None
-    if "-----BEGIN CERTIFICATE-----" not in text or "PRIVATE KEY" in text:
-        raise pulumi.RunError(f"{where} is not a PEM file of certificates alone; write your provider's authority")
-    return text

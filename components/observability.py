@@ -7,19 +7,20 @@ of these.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pulumi
 import pulumi_docker as docker
 from pulumi import Input, Output, ResourceOptions
 
+from components.authority_file import authorities
 from components.container import Attachment, ContainerSpec, hardened
 from components.host import Consumer, Host, HostFiles
 from components.names import Names
 from components.networks import Networks
+from components.volume import volume
 from images import WATCHERS
 from render import alertmanager, collector, loki, prometheus
-from settings import PROJECT, StackSettings
+from settings import StackSettings
 
 COLLECTOR, LOKI, PROMETHEUS, ALERTMANAGER, EXPORTER = WATCHERS
 UIDS = {COLLECTOR: 103, LOKI: 104, PROMETHEUS: 105, ALERTMANAGER: 106, EXPORTER: 107}
@@ -59,15 +60,9 @@ class Observability(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _volume(self, name: str, part: str) -> docker.Volume:
-        kept = part in (LOKI, PROMETHEUS)
-        return docker.Volume(
-            f"{name}-{part}-volume",
-            name=self.args.names.of(part),
-            labels=self.args.names.volume_labels(part),
-            opts=ResourceOptions(
-                parent=self, provider=self.args.host.provider, protect=self.args.settings.protect and kept
-            ),
-        )
+        args = self.args
+        protect = args.settings.protect and part in (LOKI, PROMETHEUS)
+        return volume(f"{name}-{part}-volume", part, host=args.host, names=args.names, parent=self, protect=protect)
 
     def _files(
         self,
@@ -186,7 +181,9 @@ class Observability(pulumi.ComponentResource):
         if store:
             files["store-credentials"] = Output.secret(loki.credentials(settings))
             if store.ca_file:
-                files["store-ca.pem"] = _authorities(store.ca_file)
+                files["store-ca.pem"] = authorities(
+                    "observability.object_storage.ca_file", store.ca_file, "your store's"
+                )
         delivered = self._files(
             name,
             LOKI,
@@ -293,14 +290,3 @@ class Observability(pulumi.ComponentResource):
             files=files,
             volumes={"/var/lib/prometheus": self.volumes[PROMETHEUS]},
         )
-
-
-def _authorities(path: Path) -> str:
-    where = f"{PROJECT}:observability.object_storage.ca_file {path}"
-    try:
-        text = path.expanduser().read_text()
-    except OSError as error:
-        raise pulumi.RunError(f"{where}: {error.strerror}; write the path of a PEM file that you can read") from None
-    if "-----BEGIN CERTIFICATE-----" not in text or "PRIVATE KEY" in text:
-        raise pulumi.RunError(f"{where} is not a PEM file of certificates alone; write your store's authority")
-    return text

@@ -18,6 +18,7 @@ from components.host import Consumer, Host, HostFiles
 from components.names import Names
 from components.networks import Networks
 from components.pki import Certificate
+from components.volume import volume
 from models.tiny_gguf import packed, tiny_gguf
 from render import nginx
 from settings import Model, StackSettings
@@ -46,7 +47,9 @@ class OllamaHost(pulumi.ComponentResource):
     def __init__(self, name: str, args: OllamaHostArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("fortress:index:OllamaHost", name, {}, opts)
         self.args = args
-        self.models = self._volume(f"{name}-models")
+        self.models = volume(
+            f"{name}-models", "models", host=args.host, names=args.names, parent=self, protect=args.settings.protect
+        )
         self.ollama = self._ollama(name)
         self.sidecar_files = self._sidecar_files(name)
         self.sidecar = self._sidecar(name)
@@ -56,14 +59,6 @@ class OllamaHost(pulumi.ComponentResource):
         for model in args.settings.models:
             before = [self.ollama, self._model(name, model, before)]
         self.register_outputs({})
-
-    def _volume(self, name: str) -> docker.Volume:
-        return docker.Volume(
-            name,
-            name=self.args.names.of("models"),
-            labels=self.args.names.volume_labels("models"),
-            opts=ResourceOptions(parent=self, provider=self.args.host.provider, protect=self.args.settings.protect),
-        )
 
     def _ollama(self, name: str) -> docker.Container:
         limits, plan = self.args.settings.ollama, self.args.settings.plan

@@ -16,6 +16,7 @@ from components.host import Consumer, Host, HostFiles
 from components.identity import DeviceIdentity, seed
 from components.names import Names
 from components.networks import Networks
+from components.volume import volume
 from render import haproxy, nftables, wireguard
 from settings import StackSettings
 from settings.keys import SERVER, Seed, wireguard_private, wireguard_public
@@ -44,7 +45,9 @@ class VpnNode(pulumi.ComponentResource):
         self.private_key = self._private_key(name)
         self.public_key = Output.unsecret(self.private_key.apply(wireguard_public))
         self.files = self._files(name)
-        self.trail = self._trail(f"{name}-tunnel")
+        self.trail = volume(
+            f"{name}-tunnel", "tunnel", host=args.host, names=args.names, parent=self, protect=args.settings.protect
+        )
         self.container = self._container(name)
         self.register_outputs({"public_key": self.public_key})
 
@@ -104,14 +107,6 @@ class VpnNode(pulumi.ComponentResource):
                 for device in devices
             ],
             opts=ResourceOptions(parent=self),
-        )
-
-    def _trail(self, name: str) -> docker.Volume:
-        return docker.Volume(
-            name,
-            name=self.args.names.of("tunnel"),
-            labels=self.args.names.volume_labels("tunnel"),
-            opts=ResourceOptions(parent=self, provider=self.args.host.provider, protect=self.args.settings.protect),
         )
 
     def _container(self, name: str) -> docker.Container:

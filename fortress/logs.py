@@ -37,7 +37,7 @@ def read(
     users = {name for gateway in found for name in known(gateway)["users"]}
     readers = [Reader(gateway, REQUESTS, ago(gateway, since)) for gateway in found]
     if follow and user is not None and user not in users:
-        raise Stop(_nobody(user, users))
+        raise nobody(user, users)
     seen, wait_s = False, 0
     while True:
         for reader in readers:
@@ -49,7 +49,7 @@ def read(
             break
         wait_s = WAIT_S if len(readers) == 1 else 1
     if not seen and user is not None and user not in users:
-        raise Stop(_nobody(user, users))
+        raise nobody(user, users)
 
 
 def ago(gateway: Container, duration: str) -> datetime:
@@ -58,8 +58,11 @@ def ago(gateway: Container, duration: str) -> datetime:
     return datetime.fromtimestamp(clock(gateway) - seconds, UTC)
 
 
-def _nobody(user: str, users: set[str]) -> str:
-    return f"{user!r} is no user of this deployment, and no line names it; known users: {', '.join(sorted(users))}"
+def nobody(user: str, users: set[str]) -> Stop:
+    """The refusal of a name that neither the deployment nor a line knows."""
+    return Stop(
+        f"{user!r} is no user of this deployment, and no line names it; known users: {', '.join(sorted(users))}"
+    )
 
 
 def matches(line: dict[str, Any], user: str | None, verdict: str | None) -> bool:

@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fortress.blocklist import known
-from fortress.errors import Stop
 from fortress.in_gateway import gateways
-from fortress.logs import ago
+from fortress.logs import ago, nobody
 from fortress.trail import REQUESTS, Reader
 
 UNPROVEN = ""
@@ -21,16 +20,14 @@ def read(there: DockerClient, stack: str, user: str | None, since: str) -> dict[
     """Everything that `--json` prints: users with what they used, those who asked for nothing too."""
     found = gateways(there, stack)
     users = {name for gateway in found for name in known(gateway)["users"]}
-    beginning = min(ago(gateway, since) for gateway in found)
-    lines = (line for gateway in found for line in Reader(gateway, REQUESTS, ago(gateway, since)).lines())
+    begins = [(gateway, ago(gateway, since)) for gateway in found]
+    lines = (line for gateway, begin in begins for line in Reader(gateway, REQUESTS, begin).lines())
     counted = count(lines, users)
     if user is not None:
         if user not in counted["users"]:
-            raise Stop(
-                f"{user!r} is no user of this deployment, and no line names it; known: {', '.join(sorted(users))}"
-            )
+            raise nobody(user, users)
         counted["users"] = {user: counted["users"][user]}
-    return {"stack": stack, "since": f"{beginning:%Y-%m-%dT%H:%M:%SZ}", **counted}
+    return {"stack": stack, "since": f"{min(begin for _, begin in begins):%Y-%m-%dT%H:%M:%SZ}", **counted}
 
 
 def count(lines: Iterable[dict[str, Any]], users: Iterable[str]) -> dict[str, Any]:

@@ -9,31 +9,8 @@ from rich.console import Console
 from fortress import logs, usage
 from fortress.errors import Stop
 from fortress.trail import REQUESTS, Reader
+from tests.audit_line import LINE
 
-LINE: dict[str, Any] = {
-    "time": "2026-11-26T08:00:01.250Z",
-    "request_id": "ab" * 16,
-    "principal": "bob",
-    "proof": "key",
-    "device": "desk",
-    "relay": "wireguard",
-    "address": "10.66.5.6",
-    "route": "/api/chat",
-    "method": "POST",
-    "status": 200,
-    "verdict": "allowed",
-    "reason": "",
-    "model": "tiny",
-    "agent": "ollama",
-    "tokens_in": 26,
-    "tokens_out": 298,
-    "first_token_s": 0.5,
-    "duration_s": 2.5,
-    "queued_s": 0,
-    "bytes": 1234,
-    "completion": "finished",
-    "tls": "TLSv1.3",
-}
 STRANGER = LINE | {"principal": "", "device": "", "verdict": "refused", "reason": "no-identity", "status": 401}
 STRANGER |= {"model": "", "tokens_in": 0, "tokens_out": 0}
 GAP = {"time": "2026-11-26T09:00:00.000Z", "event": "audit-lost", "lines": 7}

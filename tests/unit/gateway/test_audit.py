@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tests.audit_line import LINE
 from tests.unit.gateway.harness import KEYS, Bench
 
 ALICE, BOB = KEYS["alice"], KEYS["bob"]
@@ -32,30 +33,7 @@ ENDED: dict[str, Any] = {
     "ssl_protocol": "TLSv1.3",
 }
 SPENT = {"counted": [26, 298], "first": NOW - 2000}
-FACTS = {
-    "time": "2027-01-15T08:00:00.000Z",
-    "request_id": "ab" * 16,
-    "principal": "bob",
-    "proof": "key",
-    "device": "desk",
-    "relay": "wireguard",
-    "address": "10.66.5.6",
-    "route": "/api/chat",
-    "method": "POST",
-    "status": 200,
-    "verdict": "allowed",
-    "reason": "",
-    "model": "tiny",
-    "agent": "ollama",
-    "tokens_in": 26,
-    "tokens_out": 298,
-    "first_token_s": 0.5,
-    "duration_s": 2.5,
-    "queued_s": 1.25,
-    "bytes": 1234,
-    "completion": "finished",
-    "tls": "TLSv1.3",
-}
+FACTS = LINE | {"time": "2027-01-15T08:00:00.000Z", "queued_s": 1.25}
 
 
 def facts(bench: Bench, spent: Any = None, queued: float = 0, **more: Any) -> dict[str, Any]:
