@@ -26,7 +26,7 @@ from components.observability import UIDS
 from fortress import stack_file
 from images import WATCHERS
 from settings.network import Plan
-from tests.deployment import DOMAIN, Client, Deployment, deployed, docker
+from tests.deployment import DOMAIN, Client, Deployment, deployed, docker, printed
 
 SOAK = os.environ.get("FORTRESS_SOAK") == "1"
 REQUESTS, OUTAGE_S, MEASURE_S = (10_000, 120, 3600) if SOAK else (3_000, 20, 120)
@@ -177,12 +177,6 @@ class Watched:
         return int(found[1]) / 1024
 
 
-def _said(container: str) -> str:
-    """What a container wrote, to either of its outputs."""
-    command = ["docker", "logs", container]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
-
-
 @pytest.fixture(scope="module")
 def watched() -> Iterator[Watched]:
     told = Told()
@@ -223,7 +217,7 @@ def test_the_secret_address_of_whom_to_tell_is_to_be_seen_nowhere(watched: Watch
     made = watched.deployment
     shown = made.pulumi("stack", "export")
     for id_ in made.containers().values():
-        shown += docker("inspect", id_) + _said(id_)
+        shown += docker("inspect", id_) + printed(id_)
     there = watched.plan.telemetry.alertmanager
     shown += json.dumps(watched.ask("alertmanager", f"http://{there}:9093/api/v2/status"))
     assert SECRET not in shown
@@ -321,8 +315,8 @@ def test_every_line_is_in_loki_exactly_once_whatever_fails(watched: Watched, bob
     missing = [
         f"{place} ({line['time']})" for place, line in enumerate(trail) if line["request_id"] in wanted - set(found)
     ]
-    said = _said(made.container("collector"))[-3000:] if missing else ""
-    assert not missing, f"not in Loki: {missing[:20]} of {len(trail)}; faults at {faults_at}; the collector said {said}"
+    told = printed(made.container("collector"))[-3000:] if missing else ""
+    assert not missing, f"not in Loki: {missing[:20]} of {len(trail)}; faults at {faults_at}; the collector said {told}"
     assert {id_: count for id_, count in found.items() if id_ in wanted and count != 1} == {}
     assert not set(found) - {line["request_id"] for line in trail}
 
@@ -378,7 +372,7 @@ def test_what_a_client_says_is_seen_nowhere(watched: Watched, bob: Client):
     seen.append(figures)
     for label in watched.ask("prometheus", f"{there}/labels")["data"]:
         seen += watched.ask("prometheus", f"{there}/label/{label}/values")["data"]
-    seen += [_said(container) for container in made.containers().values()]
+    seen += [printed(container) for container in made.containers().values()]
     seen += [docker("exec", made.container("gateway"), "sh", "-c", "cat /var/log/gateway/*.json")]
     everything = "\n".join(seen)
     for secret in (mark, bob.key, wrong, json.loads(answer.body)["response"].strip()):
