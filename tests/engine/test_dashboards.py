@@ -14,7 +14,7 @@ from render.dashboards import Query, Source, drawn
 from tests import oidc
 from tests.deployment import Client, Deployment
 from tests.engine.test_login import Browser
-from tests.engine.test_observability import Told, Watched
+from tests.watched import Told, Watched
 
 PICTURES = Path(__file__).parent.parent.parent / "build" / "dashboards"
 SCRAPES_S = 60
