@@ -68,6 +68,14 @@ def docker(*arguments: str, stdin: str | None = None, check: bool = True, timeou
     return done.stdout
 
 
+def printed(container: str) -> str:
+    """All that a container wrote, to whichever of its two outputs, in its order."""
+    command = ["docker", "logs", container]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    assert done.returncode == 0, f"no word of {container}: {done.stdout[-2000:]}"
+    return done.stdout
+
+
 def copy_of_the_checkout(target: Path) -> Path:
     """What git knows of this checkout or would, with its virtualenv and without its stacks and bundles."""
     listed = subprocess.run(

@@ -133,9 +133,3 @@ class Watched:
         found = re.search(r"VmRSS:\s+(\d+) kB", status)
         assert found
         return int(found[1]) / 1024
-
-
-def said(container: str) -> str:
-    """What a container wrote, to either of its outputs."""
-    command = ["docker", "logs", container]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout

@@ -20,8 +20,8 @@ import pytest
 
 from components.observability import UIDS
 from images import WATCHERS
-from tests.deployment import DOMAIN, Client, Deployment, deployed, docker
-from tests.watched import Told, Watched, said
+from tests.deployment import DOMAIN, Client, Deployment, deployed, docker, printed
+from tests.watched import Told, Watched
 
 SOAK = os.environ.get("FORTRESS_SOAK") == "1"
 REQUESTS, OUTAGE_S, MEASURE_S = (10_000, 120, 3600) if SOAK else (3_000, 20, 120)
@@ -98,7 +98,7 @@ def test_the_secret_address_of_whom_to_tell_is_to_be_seen_nowhere(watched: Watch
     made = watched.deployment
     shown = made.pulumi("stack", "export")
     for id_ in made.containers().values():
-        shown += docker("inspect", id_) + said(id_)
+        shown += docker("inspect", id_) + printed(id_)
     there = watched.plan.telemetry.alertmanager
     shown += json.dumps(watched.ask("alertmanager", f"http://{there}:9093/api/v2/status"))
     assert watched.told.secret not in shown
@@ -199,7 +199,7 @@ def test_every_line_is_in_loki_exactly_once_whatever_fails(watched: Watched, bob
         return f"{len(found)} of {len(trail)}: {found[:3]} to {found[-1:]}; faults at {faults_at}"
 
     missing, doubled = wanted - set(found), {id_ for id_ in wanted if found[id_] > 1}
-    words = said(made.container("collector"))[-3000:] if missing else ""
+    words = printed(made.container("collector"))[-3000:] if missing else ""
     assert not missing, f"not in Loki: {places(missing)}; it said {words}"
     assert not doubled, f"twice in Loki: {places(doubled)}"
     assert not set(found) - {line["request_id"] for line in trail}
@@ -269,7 +269,7 @@ def test_what_a_client_says_is_seen_nowhere(watched: Watched, bob: Client):
     seen.append(figures)
     for label in watched.ask("prometheus", f"{there}/labels")["data"]:
         seen += watched.ask("prometheus", f"{there}/label/{label}/values")["data"]
-    seen += [said(container) for container in made.containers().values()]
+    seen += [printed(container) for container in made.containers().values()]
     seen += [docker("exec", made.container("gateway"), "sh", "-c", "cat /var/log/gateway/*.json")]
     everything = "\n".join(seen)
     for secret in (mark, bob.key, wrong, json.loads(answer.body)["response"].strip()):
