@@ -17,7 +17,7 @@ from fortress import stack_file
 from images import reference
 from render.nginx import HOP_PORT, OLLAMA_PORT, SIDECAR_NAME
 from settings import StackSettings
-from tests.deployment import Client, Deployment, docker
+from tests.deployment import Client, Deployment, docker, printed
 
 GATEWAY_PORT = 8444
 CLIENT_ADDRESS, BARE_ADDRESS, UNSEEN_ADDRESS = 100, 101, 102
@@ -164,7 +164,7 @@ def stand_in(deployment: Deployment, *command: str) -> Iterator[None]:
     try:
         command = command or (LOAD, "serve", f"{address}:{OLLAMA_PORT}", str(LIFETIME_S))
         with container(deployment, ("heart", address), *command) as made:
-            Client.wait_until(lambda: "ready" in docker("logs", made), "stand-in")
+            Client.wait_until(lambda: "ready" in printed(made), "stand-in")
             yield
     finally:
         docker("start", ollama, check=False)

@@ -14,11 +14,10 @@ from rich.console import Console
 from fortress import docker_engine, paths, up
 from fortress.errors import Stop
 from fortress.in_gateway import clock, execute, gateways, operator
+from fortress.trail import COMMANDS
 from settings import ConfigRefused
 
-FILE = "/var/log/gateway/commands.json"
-# Readable for the collector, which runs as somebody else.
-WRITE = f"umask 022; printf '%s\\n' \"$1\" >> {FILE}"
+WRITE = f"printf '%s\\n' \"$1\" | write-down {COMMANDS.folder} {COMMANDS.stem}"
 
 
 @contextmanager
@@ -52,7 +51,7 @@ def write(gateway: Container, command: str, about: str, result: str = "done", **
         code, said = execute(gateway, ("sh", "-c", WRITE, "sh", line(clock(gateway), command, about, result, **more)))
     except Stop as stop:
         return str(stop)
-    return (said.strip() or f"the shell ended with {code}") if code else None
+    return (said.strip() or f"{COMMANDS.folder} is full or not writable") if code else None
 
 
 def line(now: int, command: str, about: str, result: str, **more: str) -> str:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,10 @@ def gather(there: DockerClient, config: StackSettings, month: str, made: datetim
         "tunnel": trail.TUNNEL,
         "logins": trail.LOGINS,
     }
-    lines = {name: trail.read(there, config.stack, source, found.begin) for name, source in sources.items()}
+    readers = {name: trail.readers(there, config.stack, source, found.begin) for name, source in sources.items()}
+    lines = {name: chain.from_iterable(each.lines() for each in those) for name, those in readers.items()}
     review.count(found, config, **lines)
-    found.unreadable = sum(each.unreadable for each in lines.values())
+    found.unreadable = sum(each.unreadable for those in readers.values() for each in those)
     return found
 
 

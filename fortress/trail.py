@@ -4,7 +4,7 @@ Read through the container that writes it, so this needs no right but that of th
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -31,79 +31,13 @@ COMMANDS = Source("gateway", "/var/log/gateway", "commands")
 TUNNEL = Source("vpn-node", "/var/log/vpn-node", "events")
 LOGINS = Source("login", "/var/log/login", "auth")
 
-# The file being written is opened before the others are listed: one rotated meanwhile is read once, and whole.
-_READ = """\
-cd "$1" 2> /dev/null || exit 0
-[ -e "$2.json" ] || exec cat "$2"-*.json 2> /dev/null
-exec 3< "$2.json"
-for file in "$2"-*.json; do
-    if [ -e "$file" ] && ! [ "$file" -ef /dev/fd/3 ]; then cat "$file"; fi
-done
-cat <&3
-"""
-
-
-class Lines:
-    """The lines of one source; `unreadable` counts those that are no JSON object, once they were passed."""
-
-    def __init__(self, parts: Iterable[bytes], since: datetime | None = None) -> None:
-        self.unreadable = 0
-        self._parts = parts
-        self._since = since
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for text in _split(self._parts):
-            try:
-                found = json.loads(text)
-                when = moment(found["time"])
-            except (ValueError, TypeError, KeyError):
-                self.unreadable += bool(text.strip())
-                continue
-            if self._since is None or when >= self._since:
-                yield found
-
-
-def read(there: DockerClient, stack: str, source: Source, since: datetime | None = None) -> Lines:
-    """Nothing where the component is not there. Raises: Stop where its container cannot be asked."""
-    return Lines(_parts(running(there, stack, source.component), source), since)
-
-
-def moment(text: str) -> datetime:
-    """A line's own time. Raises: ValueError, TypeError."""
-    when = datetime.fromisoformat(text)
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
-
-
-def _parts(containers: Iterable[Container], source: Source) -> Iterator[bytes]:
-    for container in containers:
-        try:
-            asked = container.exec_run(["sh", "-c", _READ, "sh", source.folder, source.stem], stream=True)
-            parts: Iterable[bytes] = asked.output  # pyright: ignore[reportAssignmentType] - as a stream is asked for
-            yield from parts
-        except APIError as error:
-            raise Stop(f"the trail in {source.folder} cannot be read: {error.explanation or error}") from None
-        yield b"\n"
-
-
-def _split(parts: Iterable[bytes]) -> Iterator[bytes]:
-    rest = bytearray()
-    for part in parts:
-        rest += part
-        if b"\n" in part:
-            *whole, last = bytes(rest).split(b"\n")
-            rest = bytearray(last)
-            yield from whole
-    if rest:
-        yield bytes(rest)
-
-
 NOTHING_YET = 66
 TRIES = 3
 # Each piece is announced by a line of its own: `#` and the file's name; `#` alone is the end. $3: last name seen; $4:
 # bytes read of the file that is being written; $5: seconds to wait for anything new, after which it ends by itself:
 # nobody stops what runs in a container whose caller has gone.
 _FOLLOW = f"""\
-set -u; LC_ALL=C; cd "$1"
+set -u; LC_ALL=C; cd "$1" 2> /dev/null || exit {NOTHING_YET}
 SECONDS=0
 while :; do
     if [ -e "$2.json" ]; then exec 3< "$2.json"; else exec 3< /dev/null; fi
@@ -130,6 +64,12 @@ printf '\\n#\\n'
 """
 
 
+def moment(text: str) -> datetime:
+    """A line's own time. Raises: ValueError, TypeError."""
+    when = datetime.fromisoformat(text)
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
 class Reader:
     """One source in one container, read on and on: nothing is lost and nothing read twice while files are set aside.
 
@@ -139,35 +79,49 @@ class Reader:
     def __init__(self, container: Container, source: Source, since: datetime | None = None) -> None:
         """since: files that were set aside before it are not read, and lines before it are left out."""
         self.container, self.source = container, source
+        self.unreadable = 0
+        """Lines so far that are no JSON object with a time: half a line stays where a disk was full."""
         self._since = since
         # A file's name says when its last line was written.
-        self._after = "" if since is None else f"{source.stem}-{since:%Y%m%dT%H%M%S}"
+        self._after = "" if since is None else f"{source.stem}-{since.astimezone(UTC):%Y%m%dT%H%M%S}"
         self._offset = 0
 
     def lines(self, wait_s: int = 0) -> Iterator[dict[str, Any]]:
-        """All lines since the last call; where there is none, what comes within `wait_s`.
-
-        What is no JSON is left out: half a line stays where a disk was full.
-        """
-        rest, name, at, last = b"", "", 0, 0
+        """All lines since the last call; where there is none, what comes within `wait_s`. Raises: Stop."""
+        rest, name, at = bytearray(), "", 0
+        held: bytes | None = None
         for piece in self._pieces(wait_s):
-            *ended, rest = (rest + piece).split(b"\n")
+            rest += piece
+            if b"\n" not in piece:
+                continue
+            *ended, last = bytes(rest).split(b"\n")
+            rest = bytearray(last)
             for line in ended:
                 if line == b"#":
-                    self._offset = at - last  # what has no end yet is read again
+                    self._offset = at  # `held` has no end of its own: it is read again
                     return
+                if held is not None:
+                    yield from self._judged(held)
+                    at += len(held) + 1
+                held = line
                 if line.startswith(b"#"):
                     if name:  # a file that was set aside, now read to its end
                         self._after, at = name, 0
                     else:
                         at = self._offset
-                    name = line[1:].decode()
-                    continue
-                last = len(line) + 1
-                at += last
-                yield from Lines([line], self._since)
+                    name, held = line[1:].decode(), None
         if name:
             raise Stop(f"the trail in {self.source.folder} was cut off in the middle of a read; run this again")
+
+    def _judged(self, text: bytes) -> Iterator[dict[str, Any]]:
+        try:
+            found = json.loads(text)
+            when = moment(found["time"])
+        except (ValueError, TypeError, KeyError):
+            self.unreadable += bool(text.strip())
+            return
+        if self._since is None or when >= self._since:
+            yield found
 
     def _pieces(self, wait_s: int) -> Iterator[bytes]:
         words = ["bash", "-c", _FOLLOW, "bash", self.source.folder, self.source.stem]
@@ -187,3 +141,8 @@ class Reader:
         except APIError as error:
             raise Stop(f"the trail in {self.source.folder} cannot be read: {error.explanation or error}") from None
         raise Stop(f"the trail in {self.source.folder} cannot be read; `fortress status` says how its container is")
+
+
+def readers(there: DockerClient, stack: str, source: Source, since: datetime | None = None) -> list[Reader]:
+    """One for each running container that has the source; none where its component is not there."""
+    return [Reader(container, source, since) for container in running(there, stack, source.component)]

@@ -71,6 +71,11 @@ class Recipe:
         return f"fortress/{self.name}:{digest.hexdigest()[:12]}"
 
 
+_SHARED = {
+    "trails": ("gateway", "vpn-node", LOGIN),
+    "watchers": (*WATCHERS, GRAFANA),
+}
+"""Folder -> the images that take scripts from it."""
 _PROGRAMS = {LOGIN: "oauth2-proxy", "collector": "collector", "loki": "loki"}
 """Image -> the Go program in it, on both engines."""
 
@@ -129,7 +134,7 @@ def recipe(name: str, mode: str, catalogue: Catalogue | None = None, folder: Pat
         arguments["FLOOR"] = catalogue.built[name].least(mode)
     files = {
         file.relative_to(folder).as_posix(): file
-        for part in ("common", name, *(("watchers",) if name in (*WATCHERS, GRAFANA) else ()))
+        for part in ("common", name, *(folder for folder, those in _SHARED.items() if name in those))
         for file in sorted((folder / part).rglob("*"))
         if file.is_file()
     }

@@ -46,6 +46,8 @@ processors:
       - limit(log.attributes, 64, [])
       # A clock that jumped ahead and came back: Loki takes no line from the future.
       - set(log.time, log.observed_time) where log.time - log.observed_time > Duration("5m")
+      # A line that is read again after a kill is to Loki the same only if nothing of it differs.
+      - set(log.observed_time_unix_nano, 0) where log.time_unix_nano > 0
 
 exporters:
   otlp_http:

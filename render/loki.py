@@ -51,6 +51,9 @@ ingester:
   # Half of it is how much older than the newest a line may be: what waited out a long silence is still taken.
   max_chunk_age: 168h
   chunk_encoding: snappy
+  # A line that is sent twice is kept once only while its block is open: few and large ones.
+  chunk_block_size: 8388608
+  chunk_target_size: 16777216
   wal: {replay_memory_ceiling: 64MB}
 compactor:
   working_directory: /var/lib/loki/compactor

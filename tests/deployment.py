@@ -28,6 +28,8 @@ from settings.network import BASE_PREFIX
 UP_TIMEOUT_S = 900
 DOMAIN = "ollama.fortress.internal"
 PAGE = f"chat.{DOMAIN}"
+PROMPT = f"hello {secrets.token_hex(8)}"
+"""What clients of these tests say, and nobody may write down."""
 USERS: dict[str, Any] = {
     "ada": {
         "role": "admin",
@@ -65,6 +67,14 @@ def docker(*arguments: str, stdin: str | None = None, check: bool = True, timeou
     )
     if check and done.returncode != 0:
         raise AssertionError(f"docker {' '.join(arguments)[:300]}: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+def printed(container: str) -> str:
+    """All that a container wrote, to whichever of its two outputs, in its order."""
+    command = ["docker", "logs", container]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    assert done.returncode == 0, f"no word of {container}: {done.stdout[-2000:]}"
     return done.stdout
 
 
@@ -175,6 +185,16 @@ class Deployment:
         folder = self.bundles / user
         return {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".png"}
 
+    def keys(self) -> set[str]:
+        """What opens anything, of all users: API keys, WireGuard's private keys and PSKs."""
+        found: set[str] = set()
+        for files in self.outputs()["bundles"].values():
+            found.add(files["api_key"].strip())
+            confs = "\n".join(text for name, text in files.items() if name.startswith("wireguard-"))
+            found |= {line.partition(" = ")[2] for line in confs.splitlines() if line.startswith(("Priv", "Preshared"))}
+        assert all(len(key) >= 44 for key in found)
+        return found
+
     def container(self, component: str) -> str:
         found = docker("ps", "-aq", "--no-trunc", *self._labels(component)).split()
         assert len(found) == 1, f"{len(found)} containers are labelled {component}"
@@ -283,13 +303,13 @@ class Client:
         return Reply(text)
 
     def ask(self, model: str = "tiny", key: str | None = "own", path: str = "/api/generate", **body: Any) -> "Reply":
-        given = {"model": model, "prompt": "hello", "stream": False, "options": {"num_predict": 4}} | body
+        given = {"model": model, "prompt": PROMPT, "stream": False, "options": {"num_predict": 4}} | body
         return self.curl(path, "-d", json.dumps(given), key=key)
 
     @contextmanager
     def stream(self, tokens: int = 100_000) -> Iterator["Stream"]:
         """An open stream; it is cut when the block ends."""
-        body = json.dumps({"model": "tiny", "prompt": "hello", "options": {"num_predict": tokens}})
+        body = json.dumps({"model": "tiny", "prompt": PROMPT, "options": {"num_predict": tokens}})
         process = subprocess.Popen(
             [
                 *("docker", "exec", "-i", self.id, "curl", "-sS", "-N", "--cacert", "/tmp/bundle/ca.pem"),

@@ -26,7 +26,7 @@ from fortress import stack_file
 from images import reference
 from offline import build
 from settings import PROJECT
-from tests.deployment import PAGE, Deployment, deployed
+from tests.deployment import PAGE, Deployment, deployed, printed
 from tests.unit.gateway.harness import Authority
 
 PASSWORD = "password"
@@ -150,8 +150,7 @@ def _until_it_answers(issuer: str, ca_file: Path, container: str) -> None:
                 return
         except httpx.HTTPError:
             time.sleep(0.1)
-    said = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=False)
-    raise AssertionError(f"dex does not answer at {issuer}: {said.stdout}{said.stderr}")
+    raise AssertionError(f"dex does not answer at {issuer}: {printed(container)}")
 
 
 HOSTS = (PAGE, "10.66.0.1:8443", "[fd66:66:66:66::1]:8443")

@@ -20,7 +20,7 @@ from components.host import ROOT
 from fortress import engine, paths
 from fortress.pulumi_cli import environment
 from images import reference
-from tests.deployment import docker
+from tests.deployment import docker, printed
 from tests.sshd import Sshd, sshd
 
 UID = 1234
@@ -128,7 +128,7 @@ class OnHost:
         return docker("inspect", "-f", "{{.Id}}", f"{self.stack}-reader").strip()
 
     def told(self) -> int:
-        return docker("logs", f"{self.stack}-reader").count("told")
+        return printed(f"{self.stack}-reader").count("told")
 
     def left_over(self) -> list[str]:
         label = ["--filter", f"label=fortress.stack={self.stack}"]

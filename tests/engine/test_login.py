@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests import oidc
-from tests.deployment import DOMAIN, PAGE, Client, Deployment, Reply, Stream, docker
+from tests.deployment import DOMAIN, PAGE, Client, Deployment, Reply, Stream, docker, printed
 from tests.live.test_arrows import LISTENING, addresses, bystander, process_of, reaches
 
 ADDRESS = "10.66.0.1:8443"
@@ -160,7 +160,7 @@ def test_sign_ins_are_told_and_strangers_are_nobody(browser: Browser):
     assert [(line["result"], line["user"]) for line in new[:2]] == [("success", "ada"), ("success", "unknown")]
     assert {line["event"] for line in new} == {"login"}
     assert {line["address"] for line in new} == {new[0]["address"]} != {""}
-    told_text = json.dumps(new) + docker("logs", browser.deployment.container("login"))
+    told_text = json.dumps(new) + printed(browser.deployment.container("login"))
     for secret in ("example.com", "s3cretcode", "code="):
         assert secret not in told_text
 

@@ -2,12 +2,11 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from fortress import in_gateway, review
-from tests.deployment import Client, Deployment, docker
+from tests.deployment import Client, Deployment, docker, printed
 
 LOOKS_EVERY_S = 5
 
@@ -65,11 +64,7 @@ def test_a_watcher_that_dies_ends_no_tunnel_and_comes_back(fortress: Deployment,
         Client.wait_until(lambda: watcher(fortress) not in ("", before), "new watcher")
         assert stream.flows()
     assert docker("inspect", "-f", "{{.State.StartedAt}}", node) == started
-    Client.wait_until(lambda: "tunnel-watch ended; it is started again" in _errors(node), "word of it")
-
-
-def _errors(container: str) -> str:
-    return subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True).stderr
+    Client.wait_until(lambda: "tunnel-watch ended; it is started again" in printed(node), "word of it")
 
 
 def test_a_new_device_is_told_by_its_name_without_a_restart(fortress: Deployment):

@@ -4,7 +4,7 @@ import json
 import re
 
 from render import nginx
-from tests.deployment import Deployment, docker
+from tests.deployment import Deployment, printed
 
 TABLE = json.loads(nginx.ROUTES.read_text())
 DEBUG_LINE = re.compile(r"^\[GIN-debug\] ([A-Z]+) +(\S+) +-->", re.MULTILINE)
@@ -12,7 +12,7 @@ DEBUG_LINE = re.compile(r"^\[GIN-debug\] ([A-Z]+) +(\S+) +-->", re.MULTILINE)
 
 def registered(fortress: Deployment) -> set[tuple[str, str]]:
     """(method, path) of what Ollama says that it serves, when it starts."""
-    found = set(DEBUG_LINE.findall(docker("logs", fortress.container("ollama"))))
+    found = set(DEBUG_LINE.findall(printed(fortress.container("ollama"))))
     assert len(found) > 20, "this Ollama does not print its routes, so nothing is shown: it was not built by images/"
     return found
 

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,29 +10,49 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from docker.errors import APIError
 from rich.console import Console
 
+import images
 from fortress import commands, trail
 from fortress.errors import Stop
 from settings import ConfigRefused
 
 NOW = 1_800_000_000
+WRITER = Path(images.__file__).parent / "trails" / "write-down"
 
 
 class Inside:
     """A container whose shell is this machine's, with its log folder elsewhere."""
 
+    id = "inside"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.client = SimpleNamespace(api=self)
 
-    def exec_run(self, words: list[str], stream: bool = False) -> Any:
+    def exec_run(self, words: list[str]) -> Any:
+        done = self._run(words)
+        return SimpleNamespace(exit_code=done.returncode, output=done.stdout)
+
+    def exec_create(self, _: str, words: list[str], **__: Any) -> Any:
+        return {"Id": words}
+
+    def exec_start(self, words: list[str], **_: Any) -> Iterator[bytes]:
+        done = self._run(words)
+        self.code = done.returncode
+        return (done.stdout[at : at + 7] for at in range(0, len(done.stdout), 7))
+
+    def exec_inspect(self, _: list[str]) -> Any:
+        return {"ExitCode": self.code}
+
+    def _run(self, words: list[str]) -> "subprocess.CompletedProcess[bytes]":
         moved = [word.replace("/var/log/gateway", str(self.folder)) for word in words]
-        done = subprocess.run(moved, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        pieces = (done.stdout[at : at + 7] for at in range(0, len(done.stdout), 7))
-        return SimpleNamespace(exit_code=done.returncode, output=pieces if stream else done.stdout)
+        environment = {**os.environ, "PATH": f"{WRITER.parent}:{os.environ['PATH']}"}
+        return subprocess.run(moved, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
 
 
 class Engine:
@@ -74,7 +95,7 @@ def test_whatever_it_is_about_it_stays_one_line(about: str, inside: Inside, tmp_
 
 def test_what_cannot_be_written_is_said_and_raises_nothing(inside: Inside, tmp_path: Path):
     (tmp_path / "commands.json").mkdir()
-    assert "commands.json" in str(commands.write(inside, "up", "dev"))  # pyright: ignore[reportArgumentType]
+    assert "/var/log/gateway is full or not writable" in str(commands.write(inside, "up", "dev"))  # pyright: ignore[reportArgumentType]
 
     class Gone:
         def exec_run(self, *_: Any) -> Any:
@@ -129,39 +150,109 @@ def row(second: int, **more: Any) -> str:
     return json.dumps({"time": commands.stamp(NOW + second), **more})
 
 
-def lines(folder: Path, since: datetime | None = None) -> trail.Lines:
-    return trail.read(Engine(Inside(folder)), "dev", trail.REQUESTS, since)  # pyright: ignore[reportArgumentType]
+def reader(folder: Path, since: datetime | None = None) -> trail.Reader:
+    [made] = trail.readers(Engine(Inside(folder)), "dev", trail.REQUESTS, since)  # pyright: ignore[reportArgumentType]
+    return made
+
+
+def lines(folder: Path, since: datetime | None = None) -> list[int]:
+    return [each["n"] for each in reader(folder, since).lines()]
 
 
 def test_rotated_files_come_first_and_each_line_once(tmp_path: Path):
-    (tmp_path / "audit-20270101T000000Z.json").write_text(row(1, n=1) + "\n" + row(2, n=2) + "\n")
-    (tmp_path / "audit-20270102T000000Z.json").write_text(row(3, n=3) + "\n")
+    (tmp_path / "audit-20270116T000000Z.json").write_text(row(1, n=1) + "\n" + row(2, n=2) + "\n")
+    (tmp_path / "audit-20270117T000000Z.json").write_text(row(3, n=3) + "\n")
     (tmp_path / "audit.json").write_text(row(4, n=4) + "\n")
     (tmp_path / "commands.json").write_text(row(5, n=5) + "\n")
-    assert [each["n"] for each in lines(tmp_path)] == [1, 2, 3, 4]
+    assert lines(tmp_path) == [1, 2, 3, 4]
     since = datetime.fromtimestamp(NOW + 3, UTC)
-    assert [each["n"] for each in lines(tmp_path, since)] == [3, 4]
+    assert lines(tmp_path, since) == [3, 4]
 
 
-def test_a_file_that_is_rotated_while_it_is_read_is_read_once(tmp_path: Path):
+@pytest.mark.parametrize("after", ['exec 3< "$2.json"; else exec 3< /dev/null; fi\n', "from=$4\n"])
+def test_a_file_that_is_set_aside_while_it_is_read_is_read_once(
+    after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Before the others are listed, and behind that."""
+    name = "audit-20270101T000000Z.json"
     (tmp_path / "audit.json").write_text(row(1, n=1) + "\n")
-    script = trail._READ.replace("\nfor file", '\nmv "$2.json" "$2-2.json"\nfor file')
-    assert script != trail._READ
-    done = subprocess.run(["sh", "-c", script, "sh", str(tmp_path), "audit"], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == (row(1, n=1) + "\n", "")
+    script = trail._FOLLOW.replace(after, f"{after}mv -n audit.json {name} 2> /dev/null\n")
+    assert script != trail._FOLLOW
+    following = reader(tmp_path)
+    with monkeypatch.context() as changed:
+        changed.setattr(trail, "_FOLLOW", script)
+        assert [each["n"] for each in following.lines()] == [1]
+    assert (tmp_path / name).exists()
+    (tmp_path / "audit.json").write_text(row(2, n=2) + "\n")
+    assert [each["n"] for each in following.lines()] == [2]
 
 
-def test_what_is_no_line_is_counted_and_passed_over(tmp_path: Path):
+def test_what_is_no_line_is_counted_once_and_passed_over(tmp_path: Path):
+    """Half a line is one where its file was set aside; in the file that is being written it may still get its end."""
     bad = [b"{", b"[]", b"null", b'{"n":1}', b'{"time":"soon"}', b'{"time":5}', b"\xff\xfe", b"x" * 1_000_000]
     text = b"\n".join([*bad, row(1, n=1).encode(), b"", b"  "])
-    (tmp_path / "audit.json").write_bytes(text + b'\n{"time":"2027')
-    read = lines(tmp_path)
-    assert [each["n"] for each in read] == [1]
-    assert read.unreadable == len(bad) + 1
+    (tmp_path / "audit-20270101T000000Z.json").write_bytes(text + b'\n{"time":"2027')
+    (tmp_path / "audit.json").write_bytes(row(2, n=2).encode() + b'\n{"time":"2027')
+    following = reader(tmp_path)
+    for found in ([1, 2], []):
+        assert [each["n"] for each in following.lines()] == found
+        assert following.unreadable == len(bad) + 1
+
+
+def test_since_is_a_moment_wherever_one_is(tmp_path: Path):
+    (tmp_path / "audit-20270115T080000Z.json").write_text(row(0, n=1) + "\n")
+    (tmp_path / "audit.json").write_text(row(1, n=2) + "\n")
+    assert lines(tmp_path, datetime.fromtimestamp(NOW, ZoneInfo("Asia/Tokyo"))) == [1, 2]
+    assert lines(tmp_path, datetime.fromtimestamp(NOW + 1, ZoneInfo("Asia/Tokyo"))) == [2]
 
 
 def test_nothing_is_there_yet(tmp_path: Path):
-    assert list(lines(tmp_path)) == []
-    assert list(lines(tmp_path / "missing")) == []
+    assert lines(tmp_path) == []
+    assert lines(tmp_path / "missing") == []
     (tmp_path / "audit-20270101T000000Z.json").write_text(row(1, n=1) + "\n")
-    assert [each["n"] for each in lines(tmp_path)] == [1]
+    assert lines(tmp_path) == [1]
+
+
+def written(folder: Path, text: str, size: int = 1) -> int:
+    return subprocess.run([WRITER, folder, "audit", str(size)], input=text.encode(), capture_output=True).returncode
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("audit-*"))
+
+
+def test_what_is_written_down_is_set_aside_by_size_and_bounded(tmp_path: Path):
+    for n in range(8):
+        assert written(tmp_path, row(n, n=n) + "\n") == 0
+    assert len(names(tmp_path)) == 4
+    assert lines(tmp_path) == [3, 4, 5, 6, 7], "in the order in which they came, though all within a second"
+    assert written(tmp_path, row(8, n=8) + "\n", size=1_000_000) == 0
+    assert len(names(tmp_path)) == 4
+
+
+def test_a_clock_that_was_ahead_takes_no_new_file_with_it(tmp_path: Path):
+    """By the clock's time alone each new file would be the oldest, and deleted before anybody has read it."""
+    for n in range(4):
+        (tmp_path / f"audit-2099123{1}T23595{n + 6}Z.json").write_text(row(n, n=n) + "\n")
+    (tmp_path / "audit.json").write_text(row(4, n=4) + "\n")
+    assert written(tmp_path, row(5, n=5) + "\n") == 0
+    assert names(tmp_path)[-1] == "audit-21000101T000000Z.json"
+    assert lines(tmp_path) == [1, 2, 3, 4, 5]
+
+
+def test_a_full_disk_keeps_whole_lines_only(tmp_path: Path):
+    """A disk of four pages, filled by somebody else; needs a mount of its own, so only where that is allowed."""
+    script = """
+        mount -t tmpfs -o size=16k tmpfs "$0" && cd "$0" || exit 77
+        printf '{"n":1}\\n' | "$1" . audit || exit 2
+        head -c 16384 /dev/zero > other 2> /dev/null
+        head -c 9000 /dev/zero | tr '\\0' x | "$1" . audit && exit 3
+        rm other
+        printf '{"n":2}\\n' | "$1" . audit || exit 4
+        cat audit.json
+    """
+    isolated = ["unshare", "--mount", "--user", "--map-root-user"]
+    done = subprocess.run([*isolated, "sh", "-c", script, tmp_path, WRITER], capture_output=True, text=True)
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip("nobody may mount anything here")
+    assert (done.returncode, done.stdout) == (0, '{"n":1}\n{"n":2}\n'), done.stderr

@@ -26,6 +26,7 @@ SCRIPTS = [
     "gateway/nginx-health",
     "login/login",
     "login/login-health",
+    "trails/write-down",
     "watchers/http-health",
     "vpn-node/vpn-node",
     "vpn-node/tunnel-watch",

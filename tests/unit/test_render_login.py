@@ -106,7 +106,7 @@ class Trail:
         done = subprocess.run(
             ["sh", str(SCRIPT), "trail"],
             input="".join(f"{line}\n" for line in said),
-            env={"PATH": os.environ["PATH"], **places, **more},
+            env={"PATH": f"{SCRIPT.parents[1] / 'trails'}:{os.environ['PATH']}", **places, **more},
             capture_output=True,
             text=True,
             timeout=60,

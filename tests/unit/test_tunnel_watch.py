@@ -16,6 +16,7 @@ from render import wireguard
 from render.wireguard import Peer
 
 FOLDER = Path(images.__file__).parent / "vpn-node"
+PATH = f"{FOLDER.parent / 'trails'}:{os.environ['PATH']}"
 NOW, UP = 1_800_000_000, 50_000
 PRIVATE, SHARED = "sMacC3PLvAkSfjo0u4jjW05IwQBx1lbHLDWk51Qq0Vk=", "iN4xaOPQvTfkGRc0rByn/ljUzABJZwlK8i0bxDuyLFk="
 HOME, CAFE, SIX = "203.0.113.7:51820", "198.51.100.9:40001", "[2001:db8::7]:51820"
@@ -52,7 +53,7 @@ class Watch:
         done = subprocess.run(
             ["sh", str(FOLDER / "tunnel-watch"), "look"],
             input="".join(f"{line}\n" for line in [*head, *rows]),
-            env={"PATH": os.environ["PATH"], **environment, **more},
+            env={"PATH": PATH, **environment, **more},
             capture_output=True,
             text=True,
             timeout=20,
@@ -249,7 +250,7 @@ def test_a_full_disk_delays_what_is_told_and_doubles_nothing(watch: Watch, tmp_p
     """
     rows = "\n".join([f"{PRIVATE}\t{NAMES[0]}\t51820\toff", row(ALICE, HOME, 4), row(BOB)])
     environment = {
-        "PATH": os.environ["PATH"],
+        "PATH": PATH,
         "WATCH": str(FOLDER / "tunnel-watch"),
         "ROWS": rows,
         "VPN_NODE_CONFIG": str(tmp_path / "config"),

@@ -182,7 +182,8 @@ def test_every_change_is_a_line_of_the_trail_of_commands(blocking: Bench):
     block(blocking, "bob", "1h")
     block(blocking, STRANGER)
     unblock(blocking, STRANGER)
-    first, second, third = list(trail.read(blocking.engine, blocking.name, trail.COMMANDS))[-3:]
+    [reader] = trail.readers(blocking.engine, blocking.name, trail.COMMANDS)
+    first, second, third = list(reader.lines())[-3:]
     assert (first["command"], first["about"], first["by"]) == ("block", "bob", in_gateway.operator())
     assert first["until"] > first["time"]
     assert (second["command"], second["about"], second["until"]) == ("block", STRANGER, "")

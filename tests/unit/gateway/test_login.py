@@ -17,6 +17,7 @@ from images import reference
 from render import oauth2_proxy
 from settings.keys import Seed, cookie_secret
 from tests import oidc
+from tests.deployment import printed
 from tests.unit.gateway.harness import PAGE, TUNNEL4, Bench, Reply, settings
 from tests.unit.gateway.test_session import CHAT, HOSTS, PEOPLE, Browser
 
@@ -64,8 +65,7 @@ class Login:
         subprocess.run(["docker", "rm", "-f", self.name], capture_output=True, check=False)
 
     def logs(self) -> str:
-        done = subprocess.run(["docker", "logs", self.name], capture_output=True, text=True, check=False)
-        return done.stdout + done.stderr
+        return printed(self.name)
 
     def trail(self) -> list[dict[str, str]]:
         read = ["docker", "exec", self.name, "cat", "/var/log/login/auth.json"]
