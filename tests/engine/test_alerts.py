@@ -149,8 +149,8 @@ def ten_new_devices(world: World) -> Iterator[None]:
 
 @contextmanager
 def guessed_keys(world: World) -> Iterator[None]:
-    for _ in range(40):
-        assert world.bob.curl("/api/tags", key="0" * 64).status in (401, 429)
+    proof = ["-H", f"Authorization: Bearer {'0' * 64}"]
+    world.bob.run("curl", "-s", "--cacert", "/tmp/bundle/ca.pem", *proof, f"https://{DOMAIN}/api/tags?[1-90]")
     yield
 
 
@@ -351,8 +351,7 @@ def test_somebody_hears_of(name: str, world: World):
 
 def test_ten_new_devices_are_one_message(world: World):
     told = [
-        [each["labels"]["device"] for each in message]
+        [each["labels"]["device"] for each in message if each["labels"].get("user") == "crew"]
         for message in world.watched.told.messages
-        if any(each["labels"].get("user") == "crew" for each in message)
     ]
-    assert [sorted(devices) for devices in told] == [CREW]
+    assert [sorted(devices) for devices in told if devices] == [CREW]
