@@ -1,16 +1,28 @@
 """Alertmanager: who is told, and how often."""
 
+from urllib.parse import quote, urlencode
+
 from render.syntax import template
 from settings import StackSettings
 
 _CONFIG = template("""\
 # {{ generated }}
-route: {receiver: operator, group_by: [alertname], group_wait: 15s, group_interval: 1m, repeat_interval: 12h}
+route:
+  receiver: operator
+  group_by: [alertname]
+  group_wait: 15s
+  group_interval: 1m
+  repeat_interval: 12h
+  routes:
+    # News waits for more of its kind: the ten devices of a first `up` are one message. The interval is shorter than any
+    # news lasts, for what came and went between two would never be told.
+    - {receiver: news, matchers: [severity="info"], group_wait: 1m, group_interval: 4m, repeat_interval: 24h}
 inhibit_rules:
   # Where Ollama is down, nobody needs to hear that answers are late.
   - {source_matchers: [alertname="OllamaDown"], target_matchers: ['alertname=~"FirstTokenSlow|QueueGrowing"']}
 receivers:
-  - name: operator
+{% for receiver, resolved in (("operator", "true"), ("news", "false")) %}
+  - name: {{ receiver | name }}
 {% if email %}
     email_configs:
       - to: "{{ email.to | email }}"
@@ -19,16 +31,22 @@ receivers:
         auth_username: "{{ email.user | visible }}"
         auth_password_file: /config/current/email-password
         require_tls: true
-        send_resolved: true
+        send_resolved: {{ resolved | name }}
+        headers: {Subject: "{{ title | visible }}"}
+        html: ""
+        text: |
+{% for line in text %}
+          {{ line | visible }}
+{% endfor %}
 {% endif %}
 {% if webhook or ntfy %}
     webhook_configs:
 {% if webhook %}
-      - {url_file: /config/current/webhook-url, send_resolved: true}
+      - {url_file: /config/current/webhook-url, send_resolved: {{ resolved | name }}}
 {% endif %}
 {% if ntfy %}
       - url_file: /config/current/ntfy-url
-        send_resolved: true
+        send_resolved: {{ resolved | name }}
 {% if ntfy.token %}
         http_config: {authorization: {type: Bearer, credentials_file: /config/current/ntfy-token}}
 {% endif %}
@@ -38,17 +56,31 @@ receivers:
     telegram_configs:
       - bot_token_file: /config/current/telegram-token
         chat_id: {{ telegram.chat_id | integer }}
-        send_resolved: true
+        send_resolved: {{ resolved | name }}
         parse_mode: ""
-        message: "{{ message | visible }}"
+        message: |
+          {{ title | visible }}
+{% for line in text %}
+          {{ line | visible }}
+{% endfor %}
 {% endif %}
+{% endfor %}
 """)
 
 # Alertmanager's own template language.
-_MESSAGE = (
-    "{{ range .Alerts }}[{{ .Status }}] {{ .Labels.alertname }}: "
-    "{{ .Annotations.summary }} {{ .Annotations.do }} {{ end }}"
+_TITLE = "{{ .GroupLabels.alertname }}{{ if eq .Status `resolved` }} is over{{ end }}"
+_TEXT = (
+    "{{ range .Alerts }}- {{ .Annotations.summary }}",
+    "  {{ if eq .Status `firing` }}{{ .Annotations.do }}{{ else }}That is over.{{ end }}",
+    "{{ end }}",
 )
+# The same in ntfy's, of Alertmanager's JSON. Its own template for that does not know what to do.
+_NTFY = {
+    "tpl": "yes",
+    "t": "{{.groupLabels.alertname}}{{if eq .status `resolved`}} is over{{end}}",
+    "m": "{{range .alerts}}- {{.annotations.summary}}\\n"
+    "  {{if eq .status `firing`}}{{.annotations.do}}{{else}}That is over.{{end}}\\n{{end}}",
+}
 
 
 def config(settings: StackSettings) -> str:
@@ -58,7 +90,8 @@ def config(settings: StackSettings) -> str:
         webhook=told and told.webhook,
         telegram=told and told.telegram,
         ntfy=told and told.ntfy,
-        message=_MESSAGE,
+        title=f"fortress {settings.stack}: {_TITLE}",
+        text=_TEXT,
     )
 
 
@@ -75,9 +108,9 @@ def secrets(settings: StackSettings) -> dict[str, str]:
     if told.telegram:
         files["telegram-token"] = told.telegram.bot_token.get_secret_value()
     if told.ntfy:
-        # ntfy makes Alertmanager's JSON readable by a template of its own.
         url = told.ntfy.url.get_secret_value()
-        files["ntfy-url"] = f"{url}{'&' if '?' in url else '?'}template=alertmanager"
+        words = _NTFY | {"t": f"fortress {settings.stack}: {_NTFY['t']}"}
+        files["ntfy-url"] = f"{url}{'&' if '?' in url else '?'}{urlencode(words, quote_via=quote)}"
         if told.ntfy.token:
             files["ntfy-token"] = told.ntfy.token.get_secret_value()
     return files

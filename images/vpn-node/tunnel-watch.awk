@@ -74,10 +74,16 @@ function look_at(device,    age) {
     } else if (here[device] && silent) {
         here[device] = 0
         tell("peer-went", device, endpoint[device])
-    } else if (here[device] && endpoint[device] != was) {
+    } else if (here[device] && place(endpoint[device]) != place(was)) {
         moved[user[device] " " name[device]]++
         tell("peer-roamed", device, endpoint[device])
     }
+}
+
+# A router gives a device another port whenever it likes; only another address is another place.
+function place(of) {
+    sub(/:[0-9]+$/, "", of)
+    return of
 }
 
 # The config knows it no more: its last name is that of the state.
@@ -86,11 +92,11 @@ function leave(device) {
     if (here[device]) tell("peer-went", device, endpoint[device])
 }
 
-function tell(event, device, place) {
+function tell(event, device, outside) {
     told[event]++
-    gsub(/[^0-9A-Za-z.:%_\[\]-]/, "", place)
+    gsub(/[^0-9A-Za-z.:%_\[\]-]/, "", outside)
     printf "{\"time\":\"%s\",\"event\":\"%s\",\"user\":\"%s\",\"device\":\"%s\",\"address\":\"%s\",\"endpoint\":\"%s\"}\n", \
-        stamp, event, user[device], name[device], address[device], place > (out ".events")
+        stamp, event, user[device], name[device], address[device], outside > (out ".events")
 }
 
 function write_state(    i, device, pair) {
@@ -125,7 +131,7 @@ function write_figures(    i, device, pair) {
         figure("fortress_peer_sent_bytes_total", "counter", "Bytes to the device, since the start of the tunnel.")
         for (i = 1; i <= several; i++) value(labels[pairs[i]], away[pairs[i]])
     }
-    figure("fortress_peer_endpoint_changes_total", "counter", "Times that the device moved while it was here.")
+    figure("fortress_peer_endpoint_changes_total", "counter", "Times that it came from another address while here.")
     for (i = 1; i <= several; i++) value(labels[pairs[i]], moved[pairs[i]])
     figure("fortress_tunnel_events_total", "counter", "Lines written to events.json.")
     kinds = split("peer-came peer-went peer-roamed peer-new", kind, " ")

@@ -205,6 +205,19 @@ def test_every_line_is_in_loki_exactly_once_whatever_fails(watched: Watched, bob
     assert not set(found) - {line["request_id"] for line in trail}
 
 
+def test_a_line_that_is_read_twice_is_one(watched: Watched, bob: Client):
+    """As after a kill between a line's way to Loki and the note of it, but for all lines at once."""
+    began = time.time()
+    ids = {bob.curl("/api/tags").headers["x-request-id"] for _ in range(20)}
+    Client.wait_until(lambda: ids <= set(watched.ids(began)), "lines of them all", 15)
+    docker("exec", watched.deployment.container("collector"), "sh", "-c", "rm -rf /var/lib/collector/*")
+    watched.kill("collector")
+    last = bob.curl("/api/tags").headers["x-request-id"]
+    Client.wait_until(lambda: watched.is_there(last, began), "a line after its return", 60)
+    found = watched.ids(began)
+    assert {id_: found[id_] for id_ in ids} == dict.fromkeys(ids, 1)
+
+
 def test_strange_lines_stop_nothing(watched: Watched, bob: Client):
     """Written by hand: the gateway itself writes none of them."""
     mark = secrets.token_hex(6)

@@ -116,15 +116,37 @@ def test_each_rule_fires_where_it_should_and_is_silent_where_not(tmp_path: Path)
 
 @pytest.mark.parametrize("rules", [prometheus.rules(), loki.rules()], ids=["prometheus", "loki"])
 def test_each_alert_says_what_is_wrong_how_bad_and_what_to_do(rules: str):
-    for group in yaml.safe_load(rules)["groups"]:
-        for rule in group["rules"]:
-            assert rule["labels"]["severity"] in ("info", "warning", "critical")
-            assert rule["annotations"]["summary"].endswith((".", "."))
-            assert len(rule["annotations"]["do"]) > 20
+    for rule in _rules(rules):
+        assert rule["labels"]["severity"] in ("info", "warning", "critical")
+        assert rule["annotations"]["summary"].endswith(".")
+        assert len(rule["annotations"]["do"]) > 20
+
+
+def test_news_waits_for_more_of_its_kind_and_trouble_does_not(tmp_path: Path):
+    files = {"alertmanager.yml": alertmanager.config(CASES["everything"])}
+    files |= alertmanager.secrets(CASES["everything"])
+    ask = ["amtool", "config", "routes", "test", "--config.file=/config/current/alertmanager.yml"]
+    for severity, receiver in (("critical", "operator"), ("warning", "operator"), ("info", "news")):
+        assert run("alertmanager", files, tmp_path, *ask, f"severity={severity}").stdout.strip() == receiver
+    # What came and went between two messages would never be told.
+    config = yaml.safe_load(files["alertmanager.yml"])
+    [news] = config["route"]["routes"]
+    [shortest] = {
+        re.findall(r"\[(\w+)\]", rule["expr"])[0] for rule in _rules(loki.rules()) if rule["alert"] == "NewPeer"
+    }
+    assert _seconds(news["group_wait"]) + _seconds(news["group_interval"]) <= _seconds(shortest)
+
+
+def _seconds(text: str) -> int:
+    return int(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+
+
+def _rules(rules: str) -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(rules)["groups"] for rule in group["rules"]]
 
 
 def _alerts(rules: str) -> list[str]:
-    return [rule["alert"] for group in yaml.safe_load(rules)["groups"] for rule in group["rules"]]
+    return [rule["alert"] for rule in _rules(rules)]
 
 
 def test_the_page_about_alerts_names_each_of_them():

@@ -119,6 +119,16 @@ def test_a_device_comes_roams_and_goes(watch: Watch):
     assert (back["event"], back["endpoint"]) == ("peer-came", CAFE)
 
 
+@pytest.mark.parametrize("place", ["203.0.113.7", "[2001:db8::7]"])
+def test_another_port_alone_is_no_other_place(place: str, watch: Watch):
+    """A router that translates addresses changes the port of an idle device whenever it likes."""
+    assert names(watch.look(row(ALICE, f"{place}:51820", 4), row(BOB), at=5)) == [("peer-came", "alice")]
+    assert watch.look(row(ALICE, f"{place}:40001", 4), row(BOB), at=10) == []
+    assert watch.figures()['fortress_peer_endpoint_changes_total{user="alice",device="laptop"}'] == 0
+    [roamed] = watch.look(row(ALICE, CAFE, 4), row(BOB), at=15)
+    assert (roamed["event"], roamed["endpoint"]) == ("peer-roamed", CAFE)
+
+
 def test_the_figures_are_those_of_the_contract(watch: Watch):
     watch.look(row(ALICE, HOME, 4, 7_000_000_000, 9), row(BOB), at=5)
     watch.look(row(ALICE, CAFE, 4, 7_000_000_001, 10), row(BOB), at=10)
