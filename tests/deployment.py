@@ -326,6 +326,22 @@ class Client:
             process.kill()
             process.wait()
 
+    def move(self, beside: bool) -> None:
+        """Come from another address: beside the VpnNode on its own network, or again through this machine's port."""
+        node = json.loads(docker("inspect", self.deployment.container("vpn-node")))[0]
+        wan = next(name for name in node["NetworkSettings"]["Networks"] if name.endswith("-wan"))
+        endpoint = self.deployment.config["wireguard"]["endpoint"]
+        if beside:
+            if wan not in docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", self.id):
+                docker("network", "connect", wan, self.id)
+            [port] = [port.partition("/")[0] for port in node["NetworkSettings"]["Ports"] if port.endswith("/udp")]
+            endpoint = f"{node['NetworkSettings']['Networks'][wan]['IPAddress']}:{port}"
+        knock = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('10.66.0.1', 9))"
+        self.run(
+            "wg", "set", "wgclient", "peer", self.run("wg", "show", "wgclient", "peers").strip(), "endpoint", endpoint
+        )
+        self.run("python3", "-c", knock)
+
     def can_connect(self, address: str, port: int) -> bool:
         probe = "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close(); print('open')"
         return "open" in self.run("python3", "-c", probe, address, str(port), check=False)

@@ -158,9 +158,6 @@ class Watched:
             seen.append(docker("exec", made.container(part), "sh", "-c", f"cat {folder}/*"))
         return "\n".join(seen)
 
-    def devices(self, alert: str) -> set[str]:
-        return {each["labels"]["device"] for each in self.told.of(alert)}
-
     def kill(self, part: str) -> None:
         """As the kernel does it when memory is short; `docker kill` would count as a stop by hand."""
         os.kill(self.process(part), signal.SIGKILL)
