@@ -1,7 +1,8 @@
 """Each rule fires for its cause and reaches a receiver, in a deployment whose watchers live faster.
 
 All times of the deployed rules, scrapes and messages are divided by one number; expressions, labels and thresholds are
-those that `up` wrote. Every cause is a real one: what is said to be down is down, who is said to guess guesses.
+those that `up` wrote. Every cause but the GPU's is a real one: what is said to be down is down, who is said to guess
+guesses.
 """
 
 import json
@@ -33,6 +34,7 @@ RULES = [
     for group in yaml.safe_load(file.read_text())["groups"]
     for rule in group["rules"]
 ]
+AUDIT_FILES_DAYS = 3
 CREW = [f"device-{n}" for n in range(10)]
 
 
@@ -174,10 +176,17 @@ def a_spent_budget(world: World) -> Iterator[None]:
 
 @contextmanager
 def a_line_too_late(world: World) -> Iterator[None]:
-    """Loki takes none that is days older than those it has; the gateway itself never writes one."""
-    late = world.volume("audit") / "audit-late.json"
-    a_month_ago = (datetime.now(UTC) - timedelta(days=30)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    late.write_text(json.dumps({"time": a_month_ago, "event": "late"}) + "\n")
+    """Older than all that the gateway's files may hold, so Loki has not been told to take it."""
+    late = datetime.now(UTC) - timedelta(days=AUDIT_FILES_DAYS * 2)
+    line = {"time": late.strftime("%Y-%m-%dT%H:%M:%S.000Z"), "event": "late"}
+    (world.volume("audit") / "audit-late.json").write_text(json.dumps(line) + "\n")
+    yield
+
+
+@contextmanager
+def a_gpu_that_says_nothing(world: World) -> Iterator[None]:
+    """By the figure of a stand-in, where the exporter reads that of the real one: tests have no GPU."""
+    (world.volume("tunnel") / "gpu.prom").write_text("fortress_gpu_up 0\n")
     yield
 
 
@@ -280,6 +289,7 @@ CAUSES = {
     "BudgetNearlySpent": Cause(a_spent_budget, {"principal": "spender", "period": "day"}),
     "LinesRefused": Cause(a_line_too_late, {}),
     "DiskFilling": Cause(a_full_disk, {"device": "small"}),
+    "GpuGone": Cause(a_gpu_that_says_nothing, {}),
     "CertificateExpires": Cause(a_short_certificate, {"certificate": "server"}),
     "NobodyIsTold": Cause(nobody_answers_at_the_mail_server, {"integration": "email"}),
     "QueueGrowing": Cause(a_queue, {}),
@@ -301,7 +311,11 @@ def watched() -> Iterator[Watched]:
         mail = {"to": "ada@example.com", "sender": "fortress@example.com", "user": "fortress", "password": "s3cret"}
         mail["server"] = f"{stack_file.own_address()}:{taken.getsockname()[1]}"
         deployment = Deployment.fresh()
-        deployment.config["observability"] = {"form": "full", "alerts": {"webhook": {"url": told.url}, "email": mail}}
+        deployment.config["observability"] = {
+            "form": "full",
+            "audit_files_days": AUDIT_FILES_DAYS,
+            "alerts": {"webhook": {"url": told.url}, "email": mail},
+        }
         deployment.config["gateway"] = {"slots": 1, "queue_wait_s": 300}
         deployment.config["users"] |= {"spender": {"limits": {"tokens_per_day": 10_000}}, "walker": {}}
         try:
