@@ -7,6 +7,7 @@ guesses.
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -16,6 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from components.host import ROOT
 from fortress import stack_file
 from render import prometheus
 from tests.deployment import DOMAIN, Client, Deployment, deployed, docker
+from tests.unit import test_gpu_watch as gpu_watch
 from tests.unit.gateway.harness import Authority
 from tests.watched import Told, Watched, faster
 
@@ -94,12 +97,6 @@ class World:
     def told_of(self, name: str, about: dict[str, str]) -> list[dict[str, Any]]:
         return [alert for alert in self.watched.told.of(name) if about.items() <= alert["labels"].items()]
 
-    def volume(self, name: str) -> Path:
-        """Where it lies on this machine."""
-        return Path(
-            json.loads(docker("volume", "inspect", f"fortress-{self.deployment.stack}-{name}"))[0]["Mountpoint"]
-        )
-
     @contextmanager
     def disk(self, part: str, path: str, kilobytes: int, left: int) -> Iterator[None]:
         """A nearly full disk in the place of a folder, for one container alone."""
@@ -121,7 +118,7 @@ Bring = Callable[[World], AbstractContextManager[None]]
 def a_device_that_comes_from_everywhere(world: World) -> Iterator[None]:
     """Heard from two addresses in turn, from each until it was seen there."""
     walker = Client(world.deployment, "walker")
-    events = world.volume("tunnel") / "events.json"
+    events = world.watched.volume("tunnel") / "events.json"
     enough = threading.Event()
 
     def walk() -> None:
@@ -179,14 +176,18 @@ def a_line_too_late(world: World) -> Iterator[None]:
     """Older than all that the gateway's files may hold, so Loki has not been told to take it."""
     late = datetime.now(UTC) - timedelta(days=AUDIT_FILES_DAYS * 2)
     line = {"time": late.strftime("%Y-%m-%dT%H:%M:%S.000Z"), "event": "late"}
-    (world.volume("audit") / "audit-late.json").write_text(json.dumps(line) + "\n")
+    (world.watched.volume("audit") / "audit-late.json").write_text(json.dumps(line) + "\n")
     yield
 
 
 @contextmanager
 def a_gpu_that_says_nothing(world: World) -> Iterator[None]:
-    """By the figure of a stand-in, where the exporter reads that of the real one: tests have no GPU."""
-    (world.volume("tunnel") / "gpu.prom").write_text("fortress_gpu_up 0\n")
+    """What the watch of a GPU writes, with a stand-in of the driver: tests have no GPU."""
+    with TemporaryDirectory() as folder:
+        gpu = gpu_watch.Watch(Path(folder))
+        gpu.answers("Unable to determine the device handle for GPU0", code=15)
+        assert gpu() == 1
+        shutil.copy(Path(folder) / "gpu.prom", world.watched.volume("tunnel"))
     yield
 
 

@@ -1,5 +1,6 @@
 """After real traffic every panel of every dashboard shows something: asked of the deployed Prometheus and Loki."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from render.dashboards import Query, Source, drawn
 from tests import oidc
 from tests.deployment import Client, Deployment
 from tests.engine.test_login import Browser
+from tests.unit import test_gpu_watch as gpu_watch
 from tests.watched import Told, Watched
 
 PICTURES = Path(__file__).parent.parent.parent / "build" / "dashboards"
@@ -30,10 +32,19 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     try:
         with oidc.deployed_with_login(folder, observability="full", spender=spender) as (deployment, provider):
             made = Watched(deployment, told)
+            look_at_a_gpu(made, tmp_path_factory.mktemp("gpu"))
             use(deployment, provider)
             yield made
     finally:
         told.server.shutdown()
+
+
+def look_at_a_gpu(watched: Watched, folder: Path) -> None:
+    """What the watch of a GPU writes, with a stand-in of the driver: tests have no GPU."""
+    gpu = gpu_watch.Watch(folder)
+    gpu.answers(gpu_watch.RTX)
+    assert gpu() == 0
+    shutil.copy(folder / "gpu.prom", watched.volume("tunnel"))
 
 
 def use(deployment: Deployment, provider: oidc.Provider) -> None:
