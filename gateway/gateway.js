@@ -29,6 +29,10 @@ const TURN = 'turn';
 const NEWEST = '/config/current/principals.js';
 const BLOCKED = '/var/lib/gateway/blocked.json';
 
+// Looked up once for each engine: every look at `ngx.shared` makes new objects.
+const shared = { blocked: ngx.shared.blocked, buckets: ngx.shared.buckets, guesses: ngx.shared.guesses, live: ngx.shared.live,
+    queue: ngx.shared.queue, slots: ngx.shared.slots, streams: ngx.shared.streams };
+
 function sha256(text) { return crypto.createHash('sha256').update(text).digest('hex'); }
 
 // Who asks, looked up once a request: an engine serves one at a time, and an error page begins a new one.
@@ -104,28 +108,31 @@ function misdirected(r) {
 }
 
 function overRate(route, caller, limits) {
-    const take = rates.bucket(route, limits), taken = ngx.shared.rates, key = take.name + '|' + caller.user;
-    const [allowed, state, wait] = rates.take(taken.get(key), take.perMinute, take.burst, Date.now());
-    taken.set(key, state);
+    const take = rates.bucket(route, limits), key = take.name + '|' + caller.user;
+    const [allowed, full, wait] = rates.take(shared.buckets.get(key), take.perMinute, take.burst, Date.now());
+    shared.buckets.set(key, full);
     return allowed ? null : rates.limited(take.name, take.perMinute, wait);
 }
 
 // Whoever proves nothing: counted by the place it comes from, and only there, so that it costs nobody who is known.
 function unproven(r, refusal) {
     const perMinute = principals.failed_auth_per_minute, key = place(r);
-    const failed = ngx.shared.failed, [allowed, state, wait] = rates.take(failed.get(key), perMinute, perMinute, Date.now());
-    failed.set(key, state);
+    const [allowed, full, wait] = rates.take(shared.guesses.get(key), perMinute, perMinute, Date.now());
+    shared.guesses.set(key, full);
     return allowed ? refusal : rates.guessing(wait);
 }
 
+// Where this engine found a free slot the last time: that one is mostly free again, however many streams are open.
+let lately = 0;
+
 // One entry per running stream, with a timeout: a worker that dies frees its slots by itself.
 function overStreams(r, caller, limits) {
-    for (let i = 0; i < limits.concurrent; i++) {
-        const slot = caller.user + '|' + i;
-        if (ngx.shared.streams.add(slot, r.variables.request_id)) {
-            r.variables.fortress_slot = slot;
-            return null;
-        }
+    const v = r.variables, id = v.request_id;
+    for (let i = 0; i < limits.concurrent; i++, lately++) {
+        const slot = caller.user + '|' + lately % limits.concurrent;
+        if (!shared.streams.add(slot, id)) continue;
+        v.fortress_slot = slot;
+        return null;
     }
     return rates.limited('concurrent', limits.concurrent, 1);
 }
@@ -138,15 +145,14 @@ function newest() { return fs.readFileSync(NEWEST, 'utf8').indexOf(principals.id
  * was still reading its request: then the file on disk is no longer the one that this worker was made with.
  */
 function alive(caller) {
-    const live = ngx.shared.live;
-    if (live.has(caller.ticket)) return true;
+    if (shared.live.has(caller.ticket)) return true;
     if (!newest()) return false;
-    live.add(caller.ticket, '1');
+    shared.live.add(caller.ticket, '1');
     return true;
 }
 
 // Who waits for a slot: each entry holds the worker that it waits in, TURN the tag that was served last.
-function waiting() { return ngx.shared.queue.items().map(item => JSON.parse(item[1])).filter(row => row.id); }
+function waiting() { return shared.queue.items().map(item => JSON.parse(item[1])).filter(row => row.id); }
 
 // njs does not see a client leave while it waits; the kernel's own list of connections says so.
 function left(rows) {
@@ -154,15 +160,13 @@ function left(rows) {
     try { return queue.left(rows, fs.readFileSync('/proc/net/tcp', 'utf8')); } catch (e) { return []; } // seen at its turn
 }
 
-let held = '';
-
 // What an entry says of the worker that holds it.
-function holder() { return held || (held = JSON.stringify({ pid: process.pid })); }
+const HOLDER = JSON.stringify({ pid: process.pid });
 
 // An inference slot, if one is free. During a reload two workers may take the last one: then both give it back.
 function take(id) {
-    const slots = ngx.shared.slots, most = principals.queue.slots;
-    if (slots.size() >= most || !slots.add(id, holder())) return false;
+    const slots = shared.slots, most = principals.queue.slots;
+    if (slots.size() >= most || !slots.add(id, HOLDER)) return false;
     if (slots.size() <= most) return true;
     slots.delete(id);
     return false;
@@ -170,11 +174,11 @@ function take(id) {
 
 // One look of one who waits: a few reads of shared memory as long as no slot is free. undefined means: wait on.
 function look(r, row) {
-    const all = ngx.shared.queue, limits = principals.queue;
-    if (!ngx.shared.live.has(row.ticket)) return identity.unknown();
+    const all = shared.queue, limits = principals.queue;
+    if (!shared.live.has(row.ticket)) return identity.unknown();
     if (isBlocked(r, row.user)) return blocked.refusal();
     if (!all.has(row.id)) return queue.gone();
-    if (ngx.shared.slots.size() < limits.slots && queue.next(waiting()).id === row.id) {
+    if (shared.slots.size() < limits.slots && queue.next(waiting()).id === row.id) {
         if (left([row]).length) return queue.gone();
         if (take(row.id)) {
             all.set(TURN, String(row.tag));
@@ -187,11 +191,11 @@ function look(r, row) {
 
 /** An inference slot: at once if one is free and nobody waits, else when it is its turn. Returns: Refusal, or null. */
 async function enqueue(r, caller) {
-    const v = r.variables, id = v.request_id, limits = principals.queue, rows = ngx.shared.queue.size() ? waiting() : [];
+    const v = r.variables, id = v.request_id, limits = principals.queue, rows = shared.queue.size() ? waiting() : [];
     if (rows.length === 0 && take(id)) return null;
     const full = queue.full(rows, caller.user, limits);
     if (full) return full;
-    const all = ngx.shared.queue, turn = Number(all.get(TURN) || 0), row = {
+    const all = shared.queue, turn = Number(all.get(TURN) || 0), row = {
         id: id, pid: process.pid, user: caller.user, ticket: caller.ticket, since: Date.now(),
         tag: queue.tag(rows, caller.user, turn), peer: queue.peer(v.realip_remote_addr, v.realip_remote_port),
     };
@@ -211,7 +215,7 @@ async function enqueue(r, caller) {
  * read changes nothing: the last known list stays in force.
  */
 function heed() {
-    const list = ngx.shared.blocked;
+    const list = shared.blocked;
     let id = 'none';
     try {
         const file = fs.statSync(BLOCKED, { throwIfNoEntry: false });
@@ -231,14 +235,14 @@ function heed() {
 }
 
 function isBlocked(r, user) {
-    const list = ngx.shared.blocked, now = Date.now();
+    const list = shared.blocked, now = Date.now();
     if (!list.get('any')) return false;
     return blocked.holds(list.get('a:' + r.remoteAddress), now) || blocked.holds(list.get('u:' + user), now);
 }
 
 // A blocked address is refused whoever asks from it. Right after a start nobody has read the list yet.
 function barred(r, caller) {
-    const list = ngx.shared.blocked, mute = observe.shut();
+    const list = shared.blocked, mute = observe.shut();
     if (mute) return mute;
     if (!list.has('id')) heed();
     if (!list.has('id')) return blocked.unread();
@@ -257,8 +261,7 @@ function meter(r, caller, route, size, verdict) {
     const limited = user.limits.tokens_per_day !== null || user.limits.tokens_per_month !== null;
     running = { r: r, id: id, user: caller.user, ticket: caller.ticket, slot: r.variables.fortress_slot, admitted: now,
         seen: now, looked: 0, renewed: now, hold: limited ? plan.hold : 0, counted: [0, 0],
-        first: 0, last: 0, gaps: {}, gapped: 0,
-        of: usage.meter(plan.prompt, plan.answer, plan.drop) };
+        first: 0, last: 0, gaps: {}, gapped: 0, of: usage.meter(plan.prompt, plan.answer, plan.drop) };
     return null;
 }
 
@@ -434,7 +437,7 @@ function watch(r, data, flags) {
 
 // Throws where the stream's caller may not have it any more.
 function check(r, own, now) {
-    const why = !ngx.shared.live.has(own.ticket) ? 'revoked'
+    const why = !shared.live.has(own.ticket) ? 'revoked'
         : isBlocked(r, own.user) ? 'blocked'
         : observe.alone(now) && leaving() ? 'stopping' : '';
     if (why) {
@@ -444,13 +447,13 @@ function check(r, own, now) {
     own.looked = now;
     if (now - own.renewed < RENEW_MS) return;
     own.renewed = now;
-    ngx.shared.streams.set(own.slot, own.id);
-    ngx.shared.slots.set(own.id, holder());
+    shared.streams.set(own.slot, own.id);
+    shared.slots.set(own.id, HOLDER);
 }
 
 // What a dead worker held is given back. Not by its silence: a model that loads may be silent for many minutes.
 function reap() {
-    const shared = ngx.shared, runs = pid => fs.existsSync('/proc/' + pid);
+    const runs = pid => fs.existsSync('/proc/' + pid);
     left(waiting()).forEach(row => { shared.queue.delete(row.id); });
     if (!runs(process.pid)) return; // processes are hidden here: the entries' own timeouts remain
     [shared.slots, shared.queue].forEach(dict => dict.items().forEach(item => {
@@ -463,7 +466,7 @@ function reap() {
 function announce() {
     reap();
     if (!newest()) return;
-    const live = ngx.shared.live, wanted = new Set(identity.tickets(principals));
+    const live = shared.live, wanted = new Set(identity.tickets(principals));
     wanted.forEach(ticket => { live.add(ticket, '1'); });
     live.keys(1000000).forEach(ticket => { if (!wanted.has(ticket)) live.delete(ticket); });
 }
@@ -488,7 +491,7 @@ function own(r) {
         Object.keys(principals.users).forEach(each => { all[each] = ledger.shown(each, principals.users[each].limits, now); });
         return answer(r, { timezone: principals.clock.timezone, users: all });
     }
-    const streams = ngx.shared.streams.keys(1000000).filter(slot => slot.indexOf(name + '|') === 0).length;
+    const streams = shared.streams.keys(1000000).filter(slot => slot.indexOf(name + '|') === 0).length;
     const waits = waiting().filter(row => row.user === name).length;
     answer(r, Object.assign({ user: name, role: user.role, proof: v.fortress_proof, device: v.fortress_device || null,
         devices: user.devices, models: user.models, limits: user.limits, streams: streams, waiting: waits,
@@ -501,23 +504,21 @@ function own(r) {
  * gives back what it held. Returns '': nginx itself logs nothing. A caller that leaves while Ollama reads the prompt pays it: Ollama notices that only at the first token.
  */
 function completion(r) {
-    const v = r.variables, streams = ngx.shared.streams, spent = metered(r);
+    const v = r.variables, id = v.request_id, slot = v.fortress_slot, spent = metered(r);
     if (spent) {
         if (v.status === '499' && !spent.of.bytes && Number(v.upstream_bytes_sent) > 0) spent.of.in = spent.of.prompt;
         settle(spent, 0);
         running = null;
     }
-    if (v.fortress_waits) ngx.shared.queue.delete(v.request_id);
-    ngx.shared.slots.delete(v.request_id);
+    if (v.fortress_waits) shared.queue.delete(id);
+    shared.slots.delete(id);
     // Not by the meter: behind an error page another engine ends the request.
-    if (v.fortress_principal) ledger.release(v.fortress_principal, v.request_id);
-    if (v.fortress_slot && streams.get(v.fortress_slot) === v.request_id) streams.delete(v.fortress_slot);
-    if (spent && streams.size() === 0 && leaving()) keep();
+    if (v.fortress_principal) ledger.release(v.fortress_principal, id);
+    if (slot && shared.streams.get(slot) === id) shared.streams.delete(slot);
+    if (spent && shared.streams.size() === 0 && leaving()) keep();
     observe.ended(r, spent, queued(v));
     return '';
 }
 
-export default {
-    admit, announce, asker, completion, cookies, describe, enter, failed, heed, home, keep, list, nothing,
-    origin, own, step, watch,
-};
+export default { admit, announce, asker, completion, cookies, describe, enter, failed, heed, home, keep, list, nothing,
+    origin, own, step, watch };

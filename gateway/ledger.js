@@ -8,15 +8,16 @@ const FILE = '/var/lib/gateway/usage.json';
 const DAY = 86400000;
 const ROW = /^\d{4}-\d\d(-\d\d)?\|[a-z0-9._-]{1,32}\|(in|out)$/;
 const OFFSETS = principals.clock.offsets;
+const PERIODS = Object.keys(budget.PERIODS);
+// Looked up once for each engine: every look at `ngx.shared` makes new objects.
+const held = ngx.shared.held, usage = ngx.shared.usage;
+
+let known = false;
 
 // Counters: 'period|user|in' and '|out', where a period is a day or a month; 'changes', 'saved', 'at', 'read' are ours.
-function counters() {
-    const rows = ngx.shared.usage;
-    if (rows.add('read', 1)) read(rows);
-    return rows;
-}
+function counters() { if (!known && usage.add('read', 1)) read(); known = true; return usage; }
 
-function read(rows) {
+function read() {
     let text;
     try { text = fs.readFileSync(FILE, 'utf8'); } catch (e) {
         if (e.code === 'ENOENT') return;
@@ -28,7 +29,7 @@ function read(rows) {
         Object.keys(kept.counters).forEach(key => {
             if (!ROW.test(key) || !(kept.counters[key] >= 0)) throw new Error('a counter is none');
         });
-        Object.keys(kept.counters).forEach(key => rows.incr(key, Math.floor(kept.counters[key]), 0));
+        Object.keys(kept.counters).forEach(key => usage.incr(key, Math.floor(kept.counters[key]), 0));
     } catch (e) { aside(e); }
 }
 
@@ -41,21 +42,21 @@ function aside(error) {
 
 /** Writes the counters where they changed; the old file stays until the new one is whole. */
 function save() {
-    const rows = counters(), changes = rows.get('changes') || 0, now = Date.now();
-    rows.set('at', now);
-    if (changes === (rows.get('saved') || 0)) return;
+    const changes = counters().get('changes') || 0, now = Date.now();
+    usage.set('at', now);
+    if (changes === (usage.get('saved') || 0)) return;
     // A stream counts into the day in which it was admitted, so the last one is kept.
     const oldest = [budget.date(OFFSETS, now - 2 * DAY), budget.date(OFFSETS, now - 33 * DAY).slice(0, 7)];
     const kept = {};
-    rows.keys(1000000).filter(key => ROW.test(key)).sort().forEach(key => {
+    usage.keys(1000000).filter(key => ROW.test(key)).sort().forEach(key => {
         const when = key.split('|')[0];
-        if (when < oldest[when.length === 10 ? 0 : 1]) rows.delete(key);
-        else kept[key] = rows.get(key);
+        if (when < oldest[when.length === 10 ? 0 : 1]) usage.delete(key);
+        else kept[key] = usage.get(key);
     });
     try {
         fs.writeFileSync(FILE + '.new', JSON.stringify({ v: 1, counters: kept }, null, 1) + '\n', { mode: 0o600 });
         fs.renameSync(FILE + '.new', FILE);
-        rows.set('saved', changes);
+        usage.set('saved', changes);
     } catch (e) { ngx.log(ngx.ERR, 'usage: ' + FILE + ' cannot be written: ' + e.message); }
 }
 
@@ -74,13 +75,12 @@ function period(name, at) {
 /** Adds what a request cost to the day and the month in which it was admitted (ms). */
 function add(user, admitted, tokensIn, tokensOut) {
     if (!tokensIn && !tokensOut) return;
-    const rows = counters();
-    Object.keys(budget.PERIODS).forEach(name => {
+    counters().incr('changes', 1, 0);
+    PERIODS.forEach(name => {
         const key = period(name, admitted) + '|' + user + '|';
-        rows.incr(key + 'in', tokensIn, 0);
-        rows.incr(key + 'out', tokensOut, 0);
+        usage.incr(key + 'in', tokensIn, 0);
+        usage.incr(key + 'out', tokensOut, 0);
     });
-    rows.incr('changes', 1, 0);
 }
 
 function used(user, name, now) {
@@ -89,24 +89,35 @@ function used(user, name, now) {
 }
 
 // One entry per running request, with a timeout: those of a worker that died free themselves.
-function held(user) {
+function reserved(user) {
     let sum = 0;
-    ngx.shared.held.items(1000000).forEach(row => { if (row[0].indexOf(user + '|') === 0) sum += row[1]; });
+    held.items(1000000).forEach(row => { if (row[0].indexOf(user + '|') === 0) sum += row[1]; });
     return sum;
 }
 
-function hold(user, id, tokens) { ngx.shared.held.set(user + '|' + id, tokens); }
+/**
+ * Notes what a request may still cost. Returns: the sum of its user's, which is never too small: what a worker that died
+ * held stays in it for as long as anything of that user runs. So only near a limit are the entries themselves added up.
+ */
+function hold(user, id, tokens) {
+    const key = user + '|' + id, sum = held.incr(user, tokens - (held.get(key) || 0), 0);
+    held.set(key, tokens);
+    return sum;
+}
 
-function release(user, id) { ngx.shared.held.delete(user + '|' + id); }
+function release(user, id) {
+    const tokens = held.pop(user + '|' + id);
+    if (tokens) held.incr(user, -tokens, 0);
+}
 
 /** Takes the most that a request may cost out of its user's budgets. Returns: Refusal, or null. */
 function reserve(user, limits, id, tokens, now) {
-    const names = Object.keys(budget.PERIODS).filter(name => limits[name] !== null);
+    const names = PERIODS.filter(name => limits[name] !== null);
     if (!names.length) return null;
-    hold(user, id, tokens); // before it is judged: of two workers neither overlooks the other's
+    const most = hold(user, id, tokens); // before it is judged: of two workers neither overlooks the other's
     for (let i = 0; i < names.length; i++) {
         const name = names[i], spent = used(user, name, now);
-        const sum = spent.in + spent.out, others = held(user) - tokens;
+        const sum = spent.in + spent.out, others = (sum + most <= limits[name] ? most : reserved(user)) - tokens;
         if (sum + others + tokens <= limits[name]) continue;
         release(user, id);
         const seconds = Math.ceil((budget.renews(OFFSETS, name, now) - now) / 1000);
@@ -118,10 +129,10 @@ function reserve(user, limits, id, tokens, now) {
 /** What one user has used today and this month, and what is left of each budget. */
 function shown(user, limits, now) {
     const all = { today: used(user, 'tokens_per_day', now), month: used(user, 'tokens_per_month', now), budgets: {} };
-    Object.keys(budget.PERIODS).filter(name => limits[name] !== null).forEach(name => {
-        const spent = used(user, name, now), reserved = held(user), sum = spent.in + spent.out;
-        all.budgets[name] = { limit: limits[name], used: sum, reserved: reserved,
-            left: Math.max(0, limits[name] - sum - reserved),
+    PERIODS.filter(name => limits[name] !== null).forEach(name => {
+        const spent = used(user, name, now), running = reserved(user), sum = spent.in + spent.out;
+        all.budgets[name] = { limit: limits[name], used: sum, reserved: running,
+            left: Math.max(0, limits[name] - sum - running),
             renews: new Date(budget.renews(OFFSETS, name, now)).toISOString().replace('.000', '') };
     });
     return all;

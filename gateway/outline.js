@@ -56,7 +56,7 @@ function flaw(value, depth) {
     if (depth === DEPTH) return tooDeep();
     const keys = Object.keys(value);
     for (let i = 0; i < keys.length; i++) {
-        const found = flaw(value[keys[i]], depth + 1);
+        const inner = value[keys[i]], found = typeof inner === 'string' ? null : flaw(inner, depth + 1);
         if (found) return found;
     }
     return null;

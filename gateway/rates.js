@@ -2,15 +2,16 @@
 
 import errors from 'errors.js';
 
-/** One token bucket. state: 'tokens time_ms' or undefined. Returns [allowed, new state, seconds to the next token]. */
-function take(state, perMinute, burst, now) {
-    let tokens = burst;
-    if (state) {
-        const parts = state.split(' ');
-        tokens = Math.min(burst, Number(parts[0]) + Math.max(0, now - Number(parts[1])) * perMinute / 60000);
-    }
-    if (tokens >= 1) return [true, (tokens - 1) + ' ' + now, 0];
-    return [false, tokens + ' ' + now, Math.max(1, Math.ceil((1 - tokens) * 60 / perMinute))];
+/**
+ * One token bucket, kept as the time (ms) at which it is full again; undefined: it is full.
+ * Returns [allowed, its new time, seconds to the next token].
+ */
+function take(full, perMinute, burst, now) {
+    const each = 60000 / perMinute, missing = Math.min(burst * each, Math.max(0, (full || 0) - now));
+    const wait = missing + each - burst * each;
+    // Sums of such times are not exact to the last digit: a hundredth of a token is none.
+    if (wait <= each / 100) return [true, now + missing + each, 0];
+    return [false, now + missing, Math.max(1, Math.ceil(wait / 1000))];
 }
 
 /** Which bucket a request is taken from: cheap reads are counted apart, so that polling never eats inference. */

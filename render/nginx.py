@@ -130,8 +130,8 @@ http {
     js_engine qjs;
     js_path "/config/current/";
     js_import gateway from gateway.js;
-    js_shared_dict_zone zone=rates:1m timeout=3600s evict;
-    js_shared_dict_zone zone=failed:1m timeout=600s evict;
+    js_shared_dict_zone zone=buckets:1m type=number timeout=3600s evict;
+    js_shared_dict_zone zone=guesses:1m type=number timeout=600s evict;
     js_shared_dict_zone zone=streams:1m timeout={{ stream_timeout | number }}s;
     js_shared_dict_zone zone=usage:4m type=number;
     js_shared_dict_zone zone=held:1m type=number timeout={{ stream_timeout | number }}s;

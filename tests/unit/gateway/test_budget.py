@@ -1,6 +1,7 @@
 """Budgets of tokens: never overshot, kept over a reload and a crash, begun anew with the day and the month."""
 
 import json
+import re
 import subprocess
 import threading
 import time
@@ -217,6 +218,23 @@ def test_parallel_requests_cannot_overshoot(fresh: Bench):
     shown = me(fresh)
     assert shown["today"]["in"] + shown["today"]["out"] <= 2000
     assert shown["budgets"]["tokens_per_day"]["reserved"] == 0
+
+
+def test_near_a_limit_only_what_still_runs_is_counted(fresh: Bench):
+    """What a worker held that died: its entries end by their timeout, and its users' sums only when they rest."""
+    files = fresh.gateway_files(settings(users(tokens_per_day=2000)))
+    conf = re.sub(r"(?<=zone=held:1m type=number timeout=)\d+s", "1s", files["nginx.conf"])
+    assert conf != files["nginx.conf"]
+    fresh.write("gateway", files | {"nginx.conf": conf})
+    fresh.kill()
+    fresh.start_again()
+    with opened(fresh, "/api/chat", fake(hang=9000) | {"options": {"num_predict": 900}}):
+        time.sleep(0.2)
+        assert chat(fresh, 1, 1, options={"num_predict": 800}).status == 429
+        for _ in range(6):
+            time.sleep(0.4)
+            assert chat(fresh, 1, 1, options={"num_predict": 1}).status == 200
+        assert chat(fresh, 1, 1, options={"num_predict": 800}).status == 200
 
 
 def test_what_a_request_did_not_use_comes_back_however_it_ends(fresh: Bench):

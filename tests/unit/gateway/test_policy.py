@@ -159,9 +159,20 @@ def test_a_bucket_fills_at_its_rate_and_never_above_its_burst(bench: Bench):
         assert allowed is expected
 
 
-def test_a_clock_that_goes_back_gives_nothing(bench: Bench):
+def test_a_clock_that_goes_back_gives_nothing_and_takes_no_more_than_all(bench: Bench):
     _, state, _ = bench.call("take", None, 60, 1, 100_000)
-    assert bench.call("take", state, 60, 1, 1)[0] is False
+    allowed, state, wait = bench.call("take", state, 60, 1, 1)
+    assert (allowed, wait) == (False, 1)
+    assert bench.call("take", state, 60, 1, 1_001)[0] is True
+
+
+@pytest.mark.parametrize("per_minute", [1, 7, 13, 59, 1200, 6000])
+@pytest.mark.parametrize("burst", [1, 3, 50])
+def test_a_full_bucket_holds_its_burst_to_the_last_token(per_minute: int, burst: int, bench: Bench):
+    now, state = 1_795_651_200_123, None
+    for expected in (*[True] * burst, False):
+        allowed, state, _ = bench.call("take", state, per_minute, burst, now)
+        assert allowed is expected
 
 
 KNOWN = {"domain": "fortress.example", "tunnel_addresses": ["10.66.0.1", "fd66::1"]}
