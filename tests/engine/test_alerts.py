@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from components.host import ROOT
 from fortress import stack_file
 from render import prometheus
 from tests.deployment import DOMAIN, Client, Deployment, deployed, docker
+from tests.unit import test_gpu_watch as gpu
 from tests.unit.gateway.harness import Authority
 from tests.watched import Told, Watched, faster
 
@@ -173,11 +175,22 @@ def a_spent_budget(world: World) -> Iterator[None]:
 
 
 @contextmanager
-def a_line_too_late(world: World) -> Iterator[None]:
-    """Loki takes none that is days older than those it has; the gateway itself never writes one."""
-    late = world.volume("audit") / "audit-late.json"
-    a_month_ago = (datetime.now(UTC) - timedelta(days=30)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    late.write_text(json.dumps({"time": a_month_ago, "event": "late"}) + "\n")
+def a_line_of_too_much(world: World) -> Iterator[None]:
+    """Loki takes 64 kB of fields; the gateway itself never writes such a line."""
+    much = {f"field-{n}": "x" * 2000 for n in range(40)}
+    line = json.dumps({"time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z"), "event": "much", **much})
+    (world.volume("audit") / "audit-much.json").write_text(line + "\n")
+    yield
+
+
+@contextmanager
+def a_gpu_that_is_lost(world: World) -> Iterator[None]:
+    """There is none here: what gpu-watch writes of one, in a file that the exporter reads anyway."""
+    with TemporaryDirectory() as folder:
+        watch = gpu.Watch(Path(folder))
+        watch.answers("Failed to initialize NVML: Unknown Error", code=255)
+        assert watch() == 1
+        (world.volume("tunnel") / "gpu.prom").write_text((watch.folder / "gpu.prom").read_text())
     yield
 
 
@@ -278,9 +291,10 @@ CAUSES = {
     "AuthFailureBurst": Cause(guessed_keys, {}),
     "AdminRouteTried": Cause(an_admins_route, {"principal": "bob"}),
     "BudgetNearlySpent": Cause(a_spent_budget, {"principal": "spender", "period": "day"}),
-    "LinesRefused": Cause(a_line_too_late, {}),
+    "LinesRefused": Cause(a_line_of_too_much, {}),
     "DiskFilling": Cause(a_full_disk, {"device": "small"}),
     "CertificateExpires": Cause(a_short_certificate, {"certificate": "server"}),
+    "GpuGone": Cause(a_gpu_that_is_lost, {}),
     "NobodyIsTold": Cause(nobody_answers_at_the_mail_server, {"integration": "email"}),
     "QueueGrowing": Cause(a_queue, {}),
     "FirstTokenSlow": Cause(a_queue, {}),
