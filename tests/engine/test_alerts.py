@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from components.host import ROOT
 from fortress import stack_file
 from render import prometheus
 from tests.deployment import DOMAIN, Client, Deployment, deployed, docker
+from tests.unit import test_gpu_watch as gpu
 from tests.unit.gateway.harness import Authority
 from tests.watched import Told, Watched, faster
 
@@ -34,7 +36,6 @@ RULES = [
     for group in yaml.safe_load(file.read_text())["groups"]
     for rule in group["rules"]
 ]
-AUDIT_FILES_DAYS = 3
 CREW = [f"device-{n}" for n in range(10)]
 
 
@@ -175,18 +176,22 @@ def a_spent_budget(world: World) -> Iterator[None]:
 
 
 @contextmanager
-def a_line_too_late(world: World) -> Iterator[None]:
-    """Older than all that the gateway's files may hold, so Loki has not been told to take it."""
-    late = datetime.now(UTC) - timedelta(days=AUDIT_FILES_DAYS * 2)
-    line = {"time": late.strftime("%Y-%m-%dT%H:%M:%S.000Z"), "event": "late"}
-    (world.volume("audit") / "audit-late.json").write_text(json.dumps(line) + "\n")
+def a_line_of_too_much(world: World) -> Iterator[None]:
+    """Loki takes 64 kB of fields; the gateway itself never writes such a line."""
+    much = {f"field-{n}": "x" * 2000 for n in range(40)}
+    line = json.dumps({"time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z"), "event": "much", **much})
+    (world.volume("audit") / "audit-much.json").write_text(line + "\n")
     yield
 
 
 @contextmanager
-def a_gpu_that_says_nothing(world: World) -> Iterator[None]:
-    """By the figure of a stand-in, where the exporter reads that of the real one: tests have no GPU."""
-    (world.volume("tunnel") / "gpu.prom").write_text("fortress_gpu_up 0\n")
+def a_gpu_that_is_lost(world: World) -> Iterator[None]:
+    """There is none here: what gpu-watch writes of one, in a file that the exporter reads anyway."""
+    with TemporaryDirectory() as folder:
+        watch = gpu.Watch(Path(folder))
+        watch.answers("Failed to initialize NVML: Unknown Error", code=255)
+        assert watch() == 1
+        (world.volume("tunnel") / "gpu.prom").write_text((watch.folder / "gpu.prom").read_text())
     yield
 
 
@@ -287,10 +292,10 @@ CAUSES = {
     "AuthFailureBurst": Cause(guessed_keys, {}),
     "AdminRouteTried": Cause(an_admins_route, {"principal": "bob"}),
     "BudgetNearlySpent": Cause(a_spent_budget, {"principal": "spender", "period": "day"}),
-    "LinesRefused": Cause(a_line_too_late, {}),
+    "LinesRefused": Cause(a_line_of_too_much, {}),
     "DiskFilling": Cause(a_full_disk, {"device": "small"}),
-    "GpuGone": Cause(a_gpu_that_says_nothing, {}),
     "CertificateExpires": Cause(a_short_certificate, {"certificate": "server"}),
+    "GpuGone": Cause(a_gpu_that_is_lost, {}),
     "NobodyIsTold": Cause(nobody_answers_at_the_mail_server, {"integration": "email"}),
     "QueueGrowing": Cause(a_queue, {}),
     "FirstTokenSlow": Cause(a_queue, {}),
@@ -313,7 +318,6 @@ def watched() -> Iterator[Watched]:
         deployment = Deployment.fresh()
         deployment.config["observability"] = {
             "form": "full",
-            "audit_files_days": AUDIT_FILES_DAYS,
             "alerts": {"webhook": {"url": told.url}, "email": mail},
         }
         deployment.config["gateway"] = {"slots": 1, "queue_wait_s": 300}

@@ -12,8 +12,9 @@ import pytest
 from render import dashboards
 from render.dashboards import Query, Source, drawn
 from tests import oidc
-from tests.deployment import Client, Deployment
+from tests.deployment import Client, Deployment, docker
 from tests.engine.test_login import Browser
+from tests.unit import test_gpu_watch as gpu
 from tests.watched import Told, Watched
 
 PICTURES = Path(__file__).parent.parent.parent / "build" / "dashboards"
@@ -30,10 +31,20 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     try:
         with oidc.deployed_with_login(folder, observability="full", spender=spender) as (deployment, provider):
             made = Watched(deployment, told)
+            show_gpus(deployment, tmp_path_factory.mktemp("gpu"))
             use(deployment, provider)
             yield made
     finally:
         told.server.shutdown()
+
+
+def show_gpus(deployment: Deployment, folder: Path) -> None:
+    """What gpu-watch writes of two, in a file that the exporter reads anyway: none is here."""
+    watch = gpu.Watch(folder)
+    watch.answers(gpu.RTX, gpu.A100)
+    assert watch() == 0
+    script = "cat > /var/log/vpn-node/gpu.prom"
+    docker("exec", "-i", deployment.container("vpn-node"), "sh", "-c", script, stdin=(folder / "gpu.prom").read_text())
 
 
 def use(deployment: Deployment, provider: oidc.Provider) -> None:
