@@ -68,11 +68,6 @@ class Watched:
     def process(self, part: str) -> int:
         return int(docker("inspect", "-f", "{{.State.Pid}}", self.deployment.container(part)))
 
-    def volume(self, name: str) -> Path:
-        """Where one of the stack's volumes lies on this machine."""
-        shown = docker("volume", "inspect", f"fortress-{self.deployment.stack}-{name}")
-        return Path(json.loads(shown)[0]["Mountpoint"])
-
     def health(self, part: str) -> str:
         return docker("inspect", "-f", "{{.State.Health.Status}}", self.deployment.container(part)).strip()
 

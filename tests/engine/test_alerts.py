@@ -7,7 +7,6 @@ guesses.
 
 import json
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +26,7 @@ from components.host import ROOT
 from fortress import stack_file
 from render import prometheus
 from tests.deployment import DOMAIN, Client, Deployment, deployed, docker
-from tests.unit import test_gpu_watch as gpu_watch
+from tests.unit import test_gpu_watch as gpu
 from tests.unit.gateway.harness import Authority
 from tests.watched import Told, Watched, faster
 
@@ -37,7 +36,6 @@ RULES = [
     for group in yaml.safe_load(file.read_text())["groups"]
     for rule in group["rules"]
 ]
-AUDIT_FILES_DAYS = 3
 CREW = [f"device-{n}" for n in range(10)]
 
 
@@ -97,6 +95,12 @@ class World:
     def told_of(self, name: str, about: dict[str, str]) -> list[dict[str, Any]]:
         return [alert for alert in self.watched.told.of(name) if about.items() <= alert["labels"].items()]
 
+    def volume(self, name: str) -> Path:
+        """Where it lies on this machine."""
+        return Path(
+            json.loads(docker("volume", "inspect", f"fortress-{self.deployment.stack}-{name}"))[0]["Mountpoint"]
+        )
+
     @contextmanager
     def disk(self, part: str, path: str, kilobytes: int, left: int) -> Iterator[None]:
         """A nearly full disk in the place of a folder, for one container alone."""
@@ -118,7 +122,7 @@ Bring = Callable[[World], AbstractContextManager[None]]
 def a_device_that_comes_from_everywhere(world: World) -> Iterator[None]:
     """Heard from two addresses in turn, from each until it was seen there."""
     walker = Client(world.deployment, "walker")
-    events = world.watched.volume("tunnel") / "events.json"
+    events = world.volume("tunnel") / "events.json"
     enough = threading.Event()
 
     def walk() -> None:
@@ -172,22 +176,22 @@ def a_spent_budget(world: World) -> Iterator[None]:
 
 
 @contextmanager
-def a_line_too_late(world: World) -> Iterator[None]:
-    """Older than all that the gateway's files may hold, so Loki has not been told to take it."""
-    late = datetime.now(UTC) - timedelta(days=AUDIT_FILES_DAYS * 2)
-    line = {"time": late.strftime("%Y-%m-%dT%H:%M:%S.000Z"), "event": "late"}
-    (world.watched.volume("audit") / "audit-late.json").write_text(json.dumps(line) + "\n")
+def a_line_of_too_much(world: World) -> Iterator[None]:
+    """Loki takes 64 kB of fields; the gateway itself never writes such a line."""
+    much = {f"field-{n}": "x" * 2000 for n in range(40)}
+    line = json.dumps({"time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z"), "event": "much", **much})
+    (world.volume("audit") / "audit-much.json").write_text(line + "\n")
     yield
 
 
 @contextmanager
-def a_gpu_that_says_nothing(world: World) -> Iterator[None]:
-    """What the watch of a GPU writes, with a stand-in of the driver: tests have no GPU."""
+def a_gpu_that_is_lost(world: World) -> Iterator[None]:
+    """There is none here: what gpu-watch writes of one, in a file that the exporter reads anyway."""
     with TemporaryDirectory() as folder:
-        gpu = gpu_watch.Watch(Path(folder))
-        gpu.answers("Unable to determine the device handle for GPU0", code=15)
-        assert gpu() == 1
-        shutil.copy(Path(folder) / "gpu.prom", world.watched.volume("tunnel"))
+        watch = gpu.Watch(Path(folder))
+        watch.answers("Failed to initialize NVML: Unknown Error", code=255)
+        assert watch() == 1
+        (world.volume("tunnel") / "gpu.prom").write_text((watch.folder / "gpu.prom").read_text())
     yield
 
 
@@ -288,10 +292,10 @@ CAUSES = {
     "AuthFailureBurst": Cause(guessed_keys, {}),
     "AdminRouteTried": Cause(an_admins_route, {"principal": "bob"}),
     "BudgetNearlySpent": Cause(a_spent_budget, {"principal": "spender", "period": "day"}),
-    "LinesRefused": Cause(a_line_too_late, {}),
+    "LinesRefused": Cause(a_line_of_too_much, {}),
     "DiskFilling": Cause(a_full_disk, {"device": "small"}),
-    "GpuGone": Cause(a_gpu_that_says_nothing, {}),
     "CertificateExpires": Cause(a_short_certificate, {"certificate": "server"}),
+    "GpuGone": Cause(a_gpu_that_is_lost, {}),
     "NobodyIsTold": Cause(nobody_answers_at_the_mail_server, {"integration": "email"}),
     "QueueGrowing": Cause(a_queue, {}),
     "FirstTokenSlow": Cause(a_queue, {}),
@@ -314,7 +318,6 @@ def watched() -> Iterator[Watched]:
         deployment = Deployment.fresh()
         deployment.config["observability"] = {
             "form": "full",
-            "audit_files_days": AUDIT_FILES_DAYS,
             "alerts": {"webhook": {"url": told.url}, "email": mail},
         }
         deployment.config["gateway"] = {"slots": 1, "queue_wait_s": 300}

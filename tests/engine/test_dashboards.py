@@ -1,6 +1,5 @@
 """After real traffic every panel of every dashboard shows something: asked of the deployed Prometheus and Loki."""
 
-import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,9 +12,9 @@ import pytest
 from render import dashboards
 from render.dashboards import Query, Source, drawn
 from tests import oidc
-from tests.deployment import Client, Deployment
+from tests.deployment import Client, Deployment, docker
 from tests.engine.test_login import Browser
-from tests.unit import test_gpu_watch as gpu_watch
+from tests.unit import test_gpu_watch as gpu
 from tests.watched import Told, Watched
 
 PICTURES = Path(__file__).parent.parent.parent / "build" / "dashboards"
@@ -32,19 +31,20 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     try:
         with oidc.deployed_with_login(folder, observability="full", spender=spender) as (deployment, provider):
             made = Watched(deployment, told)
-            look_at_a_gpu(made, tmp_path_factory.mktemp("gpu"))
+            show_gpus(deployment, tmp_path_factory.mktemp("gpu"))
             use(deployment, provider)
             yield made
     finally:
         told.server.shutdown()
 
 
-def look_at_a_gpu(watched: Watched, folder: Path) -> None:
-    """What the watch of a GPU writes, with a stand-in of the driver: tests have no GPU."""
-    gpu = gpu_watch.Watch(folder)
-    gpu.answers(gpu_watch.RTX)
-    assert gpu() == 0
-    shutil.copy(folder / "gpu.prom", watched.volume("tunnel"))
+def show_gpus(deployment: Deployment, folder: Path) -> None:
+    """What gpu-watch writes of two, in a file that the exporter reads anyway: none is here."""
+    watch = gpu.Watch(folder)
+    watch.answers(gpu.RTX, gpu.A100)
+    assert watch() == 0
+    script = "cat > /var/log/vpn-node/gpu.prom"
+    docker("exec", "-i", deployment.container("vpn-node"), "sh", "-c", script, stdin=(folder / "gpu.prom").read_text())
 
 
 def use(deployment: Deployment, provider: oidc.Provider) -> None:

@@ -6,6 +6,7 @@ cannot say.
 
 import os
 import re
+import secrets
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import images
+from images import reference
+from tests.deployment import docker, printed
 
 SCRIPT = Path(images.__file__).parent / "node-exporter" / "gpu-watch"
 FIELDS = "index,name,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw"
@@ -172,3 +175,31 @@ def test_the_figures_are_what_prometheus_reads(watch: Watch):
             name = line.split()[2]
         elif not line.startswith("#"):
             assert re.split(r"[{ ]", line)[0] == name, "a series stands below its own type"
+
+
+def test_its_container_needs_no_more_than_it_is_given_and_the_exporter_reads_what_it_writes(watch: Watch):
+    """As the program makes it, but that the driver is a stand-in."""
+    watch.answers(RTX, A100)
+    # The stand-in notes what it was asked, which the container's read-only root refuses.
+    watch.driver.write_text(watch.driver.read_text().replace(f"{watch.folder}/asked", "/dev/null"))
+    image, name = reference("node-exporter", os.environ.get("FORTRESS_ENGINE", "registry-only")), secrets.token_hex(6)
+    bare = ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    mounts = ["-v", f"{name}:/var/log/gpu", "-v", f"{watch.driver}:/usr/bin/nvidia-smi:ro"]
+    reads = ["--collector.disable-defaults", "--collector.textfile", "--collector.textfile.directory=/var/log/gpu"]
+    ask = "exec 3<> /dev/tcp/127.0.0.1/9100; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"
+    names = [f"{name}-gpu", f"{name}-exporter"]
+    try:
+        docker("run", "-d", "--name", names[0], *bare, *mounts, "--user", "108:108", "--entrypoint", "gpu-watch", image)
+        docker("run", "-d", "--name", names[1], *bare, "-v", f"{name}:/var/log/gpu:ro", image, *reads)
+        deadline = time.monotonic() + 20
+        found = ""
+        while 'fortress_gpu_power_watts{gpu="1"' not in found:
+            assert time.monotonic() < deadline, found[-2000:] + printed(names[0])
+            time.sleep(0.2)
+            found = docker("exec", names[1], "bash", "-c", ask, check=False)
+        assert 'node_textfile_mtime_seconds{file="/var/log/gpu/gpu.prom"}' in found, "by which GpuGone knows its age"
+        assert "node_textfile_scrape_error 0" in found
+        docker("exec", names[0], "gpu-watch", "health")
+    finally:
+        docker("rm", "-f", "-v", *names, check=False)
+        docker("volume", "rm", name, check=False)
