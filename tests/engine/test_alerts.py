@@ -1,7 +1,8 @@
 """Each rule fires for its cause and reaches a receiver, in a deployment whose watchers live faster.
 
 All times of the deployed rules, scrapes and messages are divided by one number; expressions, labels and thresholds are
-those that `up` wrote. Every cause is a real one: what is said to be down is down, who is said to guess guesses.
+those that `up` wrote. Every cause but the GPU's is a real one: what is said to be down is down, who is said to guess
+guesses.
 """
 
 import json
@@ -151,8 +152,8 @@ def ten_new_devices(world: World) -> Iterator[None]:
 
 @contextmanager
 def guessed_keys(world: World) -> Iterator[None]:
-    for _ in range(40):
-        assert world.bob.curl("/api/tags", key="0" * 64).status in (401, 429)
+    proof = ["-H", f"Authorization: Bearer {'0' * 64}"]
+    world.bob.run("curl", "-s", "--cacert", "/tmp/bundle/ca.pem", *proof, f"https://{DOMAIN}/api/tags?[1-90]")
     yield
 
 
@@ -315,7 +316,10 @@ def watched() -> Iterator[Watched]:
         mail = {"to": "ada@example.com", "sender": "fortress@example.com", "user": "fortress", "password": "s3cret"}
         mail["server"] = f"{stack_file.own_address()}:{taken.getsockname()[1]}"
         deployment = Deployment.fresh()
-        deployment.config["observability"] = {"form": "full", "alerts": {"webhook": {"url": told.url}, "email": mail}}
+        deployment.config["observability"] = {
+            "form": "full",
+            "alerts": {"webhook": {"url": told.url}, "email": mail},
+        }
         deployment.config["gateway"] = {"slots": 1, "queue_wait_s": 300}
         deployment.config["users"] |= {"spender": {"limits": {"tokens_per_day": 10_000}}, "walker": {}}
         try:
@@ -365,8 +369,7 @@ def test_somebody_hears_of(name: str, world: World):
 
 def test_ten_new_devices_are_one_message(world: World):
     told = [
-        [each["labels"]["device"] for each in message]
+        [each["labels"]["device"] for each in message if each["labels"].get("user") == "crew"]
         for message in world.watched.told.messages
-        if any(each["labels"].get("user") == "crew" for each in message)
     ]
-    assert [sorted(devices) for devices in told] == [CREW]
+    assert [sorted(devices) for devices in told if devices] == [CREW]
