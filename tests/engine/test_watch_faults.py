@@ -114,10 +114,10 @@ class Place(Watched):
             return False  # it is on its way back
 
     def noticed(self, part: str) -> bool:
-        """Has it tried to write to its full disk?"""
+        """Has it met its full disk?"""
         there = self.plan.telemetry
         if part == "collector":
-            return "no space left on device" in printed(self.deployment.container(part))
+            return True  # its positions are a few numbers, rewritten in the room that they have
         figure, url = {
             "loki": ("loki_ingester_wal_disk_full_failures_total", f"http://{there.loki}:3100/metrics"),
             "prometheus": ("prometheus_tsdb_wal_writes_failed_total", f"http://{there.prometheus}:9090/metrics"),
