@@ -60,11 +60,8 @@ function decide(name, user) {
 
 /** One model out of Ollama's own list, as OpenAI's API shows it; null where it is not there. */
 function described(list, name) {
-    const wanted = tagged(name.toLowerCase());
-    const rows = (list && list.data) || [];
-    for (let i = 0; i < rows.length; i++)
-        if (tagged(String(rows[i].id).toLowerCase()) === wanted) return rows[i];
-    return null;
+    const wanted = tagged(name.toLowerCase()), rows = (list && list.data) || [];
+    return rows.find(row => tagged(String(row.id).toLowerCase()) === wanted) || null;
 }
 
 /** One of Ollama's lists with only the rows that this user may use; `models` of the native API, `data` of OpenAI's. */
