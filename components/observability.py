@@ -220,6 +220,7 @@ class Observability(pulumi.ComponentResource):
             COLLECTOR,
             {"collector.yaml": collector.config(plan)},
             "otelcol validate --config /config/current/collector.yaml",
+            reload="QUIT",  # see the image: with HUP it would lose a batch while Loki is away
         )
         return self._container(
             name,
@@ -237,6 +238,7 @@ class Observability(pulumi.ComponentResource):
             volumes={"/var/lib/collector": self.volumes[COLLECTOR]},
             read_only=self.args.trails,
             groups=READERS,
+            envs={"GOTRACEBACK": "none"},  # its end by QUIT is meant, and needs no stack
         )
 
     def _gpu(self, name: str) -> docker.Volume:

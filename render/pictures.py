@@ -55,7 +55,7 @@ def short(value: float, unit: str = "") -> str:
     if unit == "bytes":
         return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB"), " ")
     text = _scaled(value, 1000, ("", "k", "M", "G", "T"), "")
-    return text + {"reqps": "/s", "Bps": " B/s", "cps": "/s"}.get(unit, "")
+    return text + {"reqps": "/s", "Bps": " B/s", "cps": "/s", "celsius": " °C", "watt": " W"}.get(unit, "")
 
 
 def _duration(value: float) -> str:

@@ -51,17 +51,16 @@ BOARD = Board(
         Row(
             "GPU",
             (
-                graph("Use", Query(_each("used_ratio"), GPU), unit="percentunit", width=6, about=NO_GPU),
+                graph("Use", Query(_each("used_ratio"), GPU), unit="percentunit", about=NO_GPU),
                 graph(
                     "Memory",
                     Query(_each("memory_used_bytes"), f"{GPU} used"),
                     Query(_each("memory_total_bytes"), f"{GPU} there"),
                     unit="bytes",
-                    width=6,
                     about="Of all that run on it; what is Ollama's shows above.",
                 ),
-                graph("Temperature", Query(_each("temperature_celsius"), GPU), unit="celsius", width=6),
-                graph("Power", Query(_each("power_watts"), GPU), unit="watt", width=6),
+                graph("Temperature", Query(_each("temperature_celsius"), GPU), unit="celsius"),
+                graph("Power", Query(_each("power_watts"), GPU), unit="watt"),
             ),
         ),
         Row(

@@ -164,6 +164,24 @@ def asked(bob: Client, count: int) -> tuple[list[str], float]:
     return ids, median
 
 
+def each_once(place: Place, ids: list[str], since: float, *parts: str) -> None:
+    """Every request's line is in Loki, and only once. parts: whose words help where that is not so."""
+    found: Counter[str] = Counter()
+
+    def all_there() -> bool:
+        nonlocal found
+        found = place.found(since)
+        return set(ids) <= set(found)
+
+    deadline = time.monotonic() + BACK_WITHIN_S
+    while not all_there() and time.monotonic() < deadline:
+        time.sleep(1)
+    missing, doubled = set(ids) - set(found), [id_ for id_ in ids if found[id_] > 1]
+    words = "".join(printed(place.deployment.container(part))[-2000:] for part in parts) if missing or doubled else ""
+    assert not missing, f"{len(missing)} of {len(ids)} lines are not in Loki; {words}"
+    assert not doubled, f"{len(doubled)} of {len(ids)} lines are twice in Loki; {words}"
+
+
 def test_a_disk_that_fills_shows_in_its_figure_and_its_alert(place: Place):
     free = 'min(node_filesystem_avail_bytes{device="small-loki"} / node_filesystem_size_bytes)'
     pending = 'count(ALERTS{alertname="DiskFilling",device="small-loki"})'
@@ -196,23 +214,31 @@ def test_full_disks_delay_lines_and_lose_none_and_the_gateway_does_not_notice(
         print(f"{parts} full: {quiet * 1e3:.1f} ms a request before, {busy * 1e3:.1f} and {after * 1e3:.1f} ms then")
         assert max(busy, after) < 2 * quiet + 0.005, "the gateway waits for those who watch it"
         assert len(ids) == len(set(ids))
-    found: Counter[str] = Counter()
-
-    def all_there() -> bool:
-        nonlocal found
-        found = place.found(began)
-        return set(ids) <= set(found)
-
-    deadline = time.monotonic() + BACK_WITHIN_S
-    while not all_there() and time.monotonic() < deadline:
-        time.sleep(1)
-    missing, doubled = set(ids) - set(found), [id_ for id_ in ids if found[id_] > 1]
-    words = "".join(printed(place.deployment.container(part))[-2000:] for part in parts) if missing or doubled else ""
-    assert not missing, f"{len(missing)} of {len(ids)} lines are not in Loki; {words}"
-    assert not doubled, f"{len(doubled)} of {len(ids)} lines are twice in Loki; {words}"
+    each_once(place, ids, began, *parts)
     for part in parts:
         Client.wait_until(lambda part=part: place.health(part) == "healthy", f"health of {part}", BACK_WITHIN_S)
     Client.wait_until(lambda: place.answers("sum(up) == count(up)"), "figures of all parts", BACK_WITHIN_S)
+
+
+def test_a_collector_that_is_stopped_or_gets_a_new_config_while_loki_is_away_loses_nothing(place: Place, bob: Client):
+    began = time.time()
+    loki, collector = place.deployment.container("loki"), place.deployment.container("collector")
+    docker("stop", loki)
+    try:
+        ids, _ = asked(bob, 250)
+        time.sleep(2)  # a batch is on its way by now
+        docker("stop", collector)
+        docker("start", collector)
+        more, _ = asked(bob, 250)
+        ids += more
+        time.sleep(2)
+        docker("exec", collector, "sh", "-c", "kill -QUIT 1")  # as `up` does it
+        more, _ = asked(bob, 250)
+        ids += more
+        time.sleep(2)
+    finally:
+        docker("start", loki)
+    each_once(place, ids, began, "collector", "loki")
 
 
 def test_lines_of_a_clock_that_jumps_are_all_there(place: Place, bob: Client):

@@ -314,6 +314,8 @@ def test_every_picture_is_well_formed_and_inside_its_frame(svg: str):
         (7200, "s", "2 h"),
         (0.82, "percentunit", "82 %"),
         (3 * 1024**3, "bytes", "3 GiB"),
+        (61, "celsius", "61 °C"),
+        (285.51, "watt", "286 W"),
         (float("nan"), "", "none"),
     ],
 )
