@@ -10,6 +10,9 @@ from docker.models.containers import Container
 
 from fortress.errors import Stop
 
+TRIES = 3
+"""A busy engine loses what a short command said, now and then."""
+
 
 def gateways(there: DockerClient, stack: str) -> list[Container]:
     """The running gateways of a stack; two fortresses in one program have two."""
@@ -31,7 +34,11 @@ def operator() -> str:
 
 def clock(gateway: Container) -> int:
     """The time where the list is read: the host's clock may differ from this machine's."""
-    return int(run(gateway, "date", "+%s"))
+    for _ in range(TRIES):
+        said = run(gateway, "date", "+%s").strip()
+        if said.isdecimal():
+            return int(said)
+    raise Stop("the gateway's container does not say what time it is; `fortress status` says how it is")
 
 
 def run(gateway: Container, *words: str) -> str:

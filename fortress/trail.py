@@ -14,7 +14,7 @@ from docker.errors import APIError
 from docker.models.containers import Container
 
 from fortress.errors import Stop
-from fortress.in_gateway import running
+from fortress.in_gateway import TRIES, running
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ TUNNEL = Source("vpn-node", "/var/log/vpn-node", "events")
 LOGINS = Source("login", "/var/log/login", "auth")
 
 NOTHING_YET = 66
-TRIES = 3
 # Each piece is announced by a line of its own: `#` and the file's name; `#` alone is the end. $3: last name seen; $4:
 # bytes read of the file that is being written; $5: seconds to wait for anything new, after which it ends by itself:
 # nobody stops what runs in a container whose caller has gone.
@@ -137,7 +136,6 @@ class Reader:
                 code = api.exec_inspect(started["Id"])["ExitCode"]
                 if said or code == NOTHING_YET:
                     return
-                # A busy engine loses what a short command said, now and then.
         except APIError as error:
             raise Stop(f"the trail in {self.source.folder} cannot be read: {error.explanation or error}") from None
         raise Stop(f"the trail in {self.source.folder} cannot be read; `fortress status` says how its container is")

@@ -17,7 +17,7 @@ from docker.errors import APIError
 from rich.console import Console
 
 import images
-from fortress import commands, trail
+from fortress import commands, in_gateway, trail
 from fortress.errors import Stop
 from settings import ConfigRefused
 
@@ -102,6 +102,19 @@ def test_what_cannot_be_written_is_said_and_raises_nothing(inside: Inside, tmp_p
             raise APIError("no such container")
 
     assert "cannot be asked" in str(commands.write(Gone(), "up", "dev"))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_time_that_a_busy_engine_lost_is_asked_for_again():
+    class Busy:
+        def __init__(self, *said: bytes) -> None:
+            self.said = [*said]
+
+        def exec_run(self, _: list[str]) -> Any:
+            return SimpleNamespace(exit_code=0, output=self.said.pop(0))
+
+    assert in_gateway.clock(Busy(b"", b"1800000000\n")) == NOW  # pyright: ignore[reportArgumentType]
+    with pytest.raises(Stop, match="does not say what time it is"):
+        in_gateway.clock(Busy(b"", b"", b""))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("ends", [None, Stop("no"), KeyboardInterrupt()])
