@@ -13,7 +13,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode
 
 from fortress import stack_file
@@ -53,6 +53,12 @@ class Told:
         self.url = f"http://{stack_file.own_address()}:{self.server.server_port}/{self.secret}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.server.shutdown()
+
     def of(self, name: str) -> list[dict[str, Any]]:
         alerts = [alert for message in self.messages for alert in message]
         return [alert for alert in alerts if alert["labels"]["alertname"] == name and alert["status"] == "firing"]
@@ -61,8 +67,8 @@ class Told:
 class Watched:
     """What the parts say, asked from inside their own network."""
 
-    def __init__(self, deployment: Deployment, told: Told) -> None:
-        self.deployment, self.told = deployment, told
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
         self.plan = Plan(IPv4Network(deployment.config["network"]["base"]))
 
     def process(self, part: str) -> int:

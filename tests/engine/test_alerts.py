@@ -69,8 +69,8 @@ def host_file(watched: Watched, part: str, file: str) -> Path:
 class World:
     """What is brought about, once each, and held until all rules that it is for have been heard of."""
 
-    def __init__(self, watched: Watched) -> None:
-        self.watched, self.deployment = watched, watched.deployment
+    def __init__(self, watched: Watched, told: Told) -> None:
+        self.watched, self.told, self.deployment = watched, told, watched.deployment
         self.bob, self.ada = Client(self.deployment, "bob"), Client(self.deployment, "ada", "laptop")
         self.held: dict[Bring, ExitStack] = {}
 
@@ -93,7 +93,7 @@ class World:
                 everything.push(held)
 
     def told_of(self, name: str, about: dict[str, str]) -> list[dict[str, Any]]:
-        return [alert for alert in self.watched.told.of(name) if about.items() <= alert["labels"].items()]
+        return [alert for alert in self.told.of(name) if about.items() <= alert["labels"].items()]
 
     def volume(self, name: str) -> Path:
         """Where it lies on this machine."""
@@ -309,8 +309,7 @@ CAUSES = {
 
 
 @pytest.fixture(scope="module")
-def watched() -> Iterator[Watched]:
-    told = Told()
+def watched(told: Told) -> Iterator[Watched]:
     with socket.socket() as taken:  # bound and never listening: nobody answers there
         taken.bind((stack_file.own_address(), 0))
         mail = {"to": "ada@example.com", "sender": "fortress@example.com", "user": "fortress", "password": "s3cret"}
@@ -322,18 +321,15 @@ def watched() -> Iterator[Watched]:
         }
         deployment.config["gateway"] = {"slots": 1, "queue_wait_s": 300}
         deployment.config["users"] |= {"spender": {"limits": {"tokens_per_day": 10_000}}, "walker": {}}
-        try:
-            with deployed(deployment) as made:
-                there = Watched(made, told)
-                live_faster(there)
-                yield there
-        finally:
-            told.server.shutdown()
+        with deployed(deployment) as made:
+            there = Watched(made)
+            live_faster(there)
+            yield there
 
 
 @pytest.fixture(scope="module")
-def world(watched: Watched) -> Iterator[World]:
-    made = World(watched)
+def world(watched: Watched, told: Told) -> Iterator[World]:
+    made = World(watched, told)
     try:
         for cause in CAUSES.values():
             if cause.at_once:
@@ -370,6 +366,6 @@ def test_somebody_hears_of(name: str, world: World):
 def test_ten_new_devices_are_one_message(world: World):
     told = [
         [each["labels"]["device"] for each in message if each["labels"].get("user") == "crew"]
-        for message in world.watched.told.messages
+        for message in world.told.messages
     ]
     assert [sorted(devices) for devices in told if devices] == [CREW]

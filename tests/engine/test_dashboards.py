@@ -15,7 +15,7 @@ from tests import oidc
 from tests.deployment import Client, Deployment, docker
 from tests.engine.test_login import Browser
 from tests.unit import test_gpu_watch as gpu
-from tests.watched import Told, Watched
+from tests.watched import Watched
 
 PICTURES = Path(__file__).parent.parent.parent / "build" / "dashboards"
 SCRAPES_S = 60
@@ -27,15 +27,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("dex")
     folder.chmod(0o755)
     spender = {"keyless": True, "limits": {"tokens_per_day": 100_000, "requests_per_minute": 600, "burst": 600}}
-    told = Told()
-    try:
-        with oidc.deployed_with_login(folder, observability="full", spender=spender) as (deployment, provider):
-            made = Watched(deployment, told)
-            show_gpus(deployment, tmp_path_factory.mktemp("gpu"))
-            use(deployment, provider)
-            yield made
-    finally:
-        told.server.shutdown()
+    with oidc.deployed_with_login(folder, observability="full", spender=spender) as (deployment, provider):
+        made = Watched(deployment)
+        show_gpus(deployment, tmp_path_factory.mktemp("gpu"))
+        use(deployment, provider)
+        yield made
 
 
 def show_gpus(deployment: Deployment, folder: Path) -> None:

@@ -15,7 +15,7 @@ from images import NAMES, WATCHERS, reference
 from tests.deployment import Client, Deployment, deployed, docker
 from tests.own_engine import ADDRESS, OwnEngine, own_engine
 from tests.unit import test_gpu_watch as gpu
-from tests.watched import Told, Watched
+from tests.watched import Watched
 
 HOOK = """\
 #!/bin/sh
@@ -59,7 +59,6 @@ def machine() -> Iterator[Machine]:
 
 @pytest.fixture(scope="module")
 def watched(machine: Machine) -> Iterator[Watched]:
-    told = Told()
     with pytest.MonkeyPatch.context() as patch:
         deployment = Deployment.fresh()
         machine.engine.load(*(reference(name, deployment.engine) for name in (*NAMES, *WATCHERS)))
@@ -68,11 +67,8 @@ def watched(machine: Machine) -> Iterator[Watched]:
         deployment.config["wireguard"]["endpoint"] = f"{ADDRESS}:{deployment.config['wireguard']['port']}"
         deployment.config["ollama"]["gpus"] = "all"
         deployment.config["observability"] = "full"
-        try:
-            with deployed(deployment) as made:
-                yield Watched(made, told)
-        finally:
-            told.server.shutdown()
+        with deployed(deployment) as made:
+            yield Watched(made)
 
 
 def test_its_figures_come_to_prometheus(watched: Watched):

@@ -59,15 +59,11 @@ print(json.dumps(seen))
 
 
 @pytest.fixture(scope="module")
-def watched() -> Iterator[Watched]:
-    told = Told()
+def watched(told: Told) -> Iterator[Watched]:
     deployment = Deployment.fresh()
     deployment.config["observability"] = {"form": "full", "alerts": {"webhook": {"url": told.url}}}
-    try:
-        with deployed(deployment) as made:
-            yield Watched(made, told)
-    finally:
-        told.server.shutdown()
+    with deployed(deployment) as made:
+        yield Watched(made)
 
 
 @pytest.fixture
@@ -94,14 +90,14 @@ def test_everything_is_healthy_asked_for_its_figures_and_no_more_than_it_must_be
     Client.wait_until(lambda: {job for job, up in watched.prometheus("up").items() if up} >= asked, "figures", 45)
 
 
-def test_the_secret_address_of_whom_to_tell_is_to_be_seen_nowhere(watched: Watched):
+def test_the_secret_address_of_whom_to_tell_is_to_be_seen_nowhere(watched: Watched, told: Told):
     made = watched.deployment
     shown = made.pulumi("stack", "export")
     for id_ in made.containers().values():
         shown += docker("inspect", id_) + printed(id_)
     there = watched.plan.telemetry.alertmanager
     shown += json.dumps(watched.ask("alertmanager", f"http://{there}:9093/api/v2/status"))
-    assert watched.told.secret not in shown
+    assert told.secret not in shown
 
 
 def test_a_requests_line_is_in_loki_within_five_seconds(watched: Watched, bob: Client):

@@ -18,7 +18,7 @@ import pytest
 
 from tests.audit_line import LINE
 from tests.deployment import DOMAIN, Client, Deployment, deployed, docker, printed
-from tests.watched import Told, Watched
+from tests.watched import Watched
 
 SMALL_MB = {"loki": 64, "collector": 8, "prometheus": 64}
 """Part -> size of the disk that its volume gets; an idle one needs a few MB of it."""
@@ -86,7 +86,7 @@ class Place(Watched):
     """A fortress whose watching parts have small disks."""
 
     def __init__(self, deployment: Deployment, disks: dict[str, Disk]) -> None:
-        super().__init__(deployment, Told())
+        super().__init__(deployment)
         self.disks = disks
 
     @contextmanager
@@ -107,7 +107,7 @@ class Place(Watched):
     def value(self, query: str) -> float | None:
         return next(iter(self.prometheus(query).values()), None)
 
-    def answers(self, query: str) -> bool:
+    def shows(self, query: str) -> bool:
         try:
             return bool(self.value(query))
         except AssertionError:
@@ -145,8 +145,7 @@ def place() -> Iterator[Place]:
             kept.callback(disks[part].remove)
         docker("start", *map(made.container, moved))
         found = Place(made, disks)
-        kept.callback(found.told.server.shutdown)
-        Client.wait_until(lambda: found.answers('up{job="loki"} == 1'), "figures", BACK_WITHIN_S)
+        Client.wait_until(lambda: found.shows('up{job="loki"} == 1'), "figures", BACK_WITHIN_S)
         yield found
         docker("stop", *map(made.container, moved))
 
@@ -185,11 +184,11 @@ def each_once(place: Place, ids: list[str], since: float, *parts: str) -> None:
 def test_a_disk_that_fills_shows_in_its_figure_and_its_alert(place: Place):
     free = 'min(node_filesystem_avail_bytes{device="small-loki"} / node_filesystem_size_bytes)'
     pending = 'count(ALERTS{alertname="DiskFilling",device="small-loki"})'
-    Client.wait_until(lambda: place.answers(f"{free} > 0.1"), "room", 60)
+    Client.wait_until(lambda: place.shows(f"{free} > 0.1"), "room", 60)
     with place.full("loki"):
-        Client.wait_until(lambda: place.answers(f"{free} * 100 + 1 < 11"), "its figure", 60)
-        Client.wait_until(lambda: place.answers(pending), "its alert, which waits for five minutes", 60)
-    Client.wait_until(lambda: not place.answers(pending), "the alert's end", 120)
+        Client.wait_until(lambda: place.shows(f"{free} * 100 + 1 < 11"), "its figure", 60)
+        Client.wait_until(lambda: place.shows(pending), "its alert, which waits for five minutes", 60)
+    Client.wait_until(lambda: not place.shows(pending), "the alert's end", 120)
 
 
 @pytest.mark.timeout(900)
@@ -217,7 +216,7 @@ def test_full_disks_delay_lines_and_lose_none_and_the_gateway_does_not_notice(
     each_once(place, ids, began, *parts)
     for part in parts:
         Client.wait_until(lambda part=part: place.health(part) == "healthy", f"health of {part}", BACK_WITHIN_S)
-    Client.wait_until(lambda: place.answers("sum(up) == count(up)"), "figures of all parts", BACK_WITHIN_S)
+    Client.wait_until(lambda: place.shows("sum(up) == count(up)"), "figures of all parts", BACK_WITHIN_S)
 
 
 def test_a_collector_that_is_stopped_or_gets_a_new_config_while_loki_is_away_loses_nothing(place: Place, bob: Client):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.deployment import PROMPT, Client, Deployment, deployed
-from tests.watched import Told, Watched
+from tests.watched import Watched
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def fortress() -> Iterator[Deployment]:
 
 def _nothing_that_was_said_or_opens_anything_is_to_be_seen(fortress: Deployment, began: float) -> None:
     """After all of these tests, whatever they did."""
-    watched = Watched(fortress, Told())
+    watched = Watched(fortress)
     last = fortress.audit()[-1]["request_id"]
     Client.wait_until(lambda: watched.is_there(last, began), "the last line in Loki", 15)
     time.sleep(16)  # until the figures have been asked for once more
