@@ -9,6 +9,7 @@ from pulumi import Input, ResourceOptions
 
 from components.host import Host, HostFiles
 from components.names import Names
+from settings import OllamaSettings
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class ContainerSpec:
     image: str
     user: str
     networks: Sequence[Attachment]
+    """Without any it has no network but its own loopback."""
     memory_mb: int
     groups: Sequence[str] = ()
     """Further groups, by number: of those who write what it reads."""
@@ -68,7 +70,7 @@ def hardened(
         read_only=True,
         capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"], adds=list(spec.add_capabilities)),
         security_opts=["no-new-privileges"],
-        network_mode="bridge",
+        network_mode="bridge" if spec.networks else "none",
         networks_advanced=[
             docker.ContainerNetworksAdvancedArgs(name=each.network.name, ipv4_address=each.address)
             for each in spec.networks
@@ -107,6 +109,14 @@ def hardened(
         opts=ResourceOptions.merge(opts, ResourceOptions(depends_on=[container])),
     )
     return container, limited
+
+
+def gpus(ollama: OllamaSettings) -> str | None:
+    """What Ollama is given of the host's GPUs, as the Docker provider has it; what watches them is given the same."""
+    chosen = ollama.gpus
+    if isinstance(chosen, str):
+        return None if chosen == "none" else chosen
+    return f"device={','.join(chosen)}"
 
 
 def _volumes(spec: ContainerSpec) -> list[docker.ContainerVolumeArgs]:

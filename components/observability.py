@@ -13,7 +13,7 @@ import pulumi_docker as docker
 from pulumi import Input, Output, ResourceOptions
 
 from components.authority_file import authorities
-from components.container import Attachment, ContainerSpec, hardened
+from components.container import Attachment, ContainerSpec, gpus, hardened
 from components.host import Consumer, Host, HostFiles
 from components.names import Names
 from components.networks import Networks
@@ -28,6 +28,8 @@ READERS = ("101", "102", "0")
 """Groups of those who write the trails: gateway, login, VpnNode."""
 FIGURES = "/var/log/vpn-node"
 """Where the VpnNode writes its figures, as files that the exporter reads."""
+GPU, GPU_FIGURES = "gpu", "/var/log/gpu"
+GPU_UID = 108
 TMP = {"/tmp": "nosuid,nodev,noexec,size=16m,mode=1777"}  # noqa: S108
 
 
@@ -55,6 +57,7 @@ class Observability(pulumi.ComponentResource):
         self.alertmanager = self._alertmanager(name)
         self.loki = self._loki(name)
         self.collector = self._collector(name)
+        self.gpu_figures = self._gpu(name) if args.settings.ollama.gpus != "none" else None
         self.exporter = self._exporter(name)
         self.prometheus = self._prometheus(name)
         self.register_outputs({})
@@ -236,9 +239,41 @@ class Observability(pulumi.ComponentResource):
             groups=READERS,
         )
 
+    def _gpu(self, name: str) -> docker.Volume:
+        """What watches the GPU: it is given to this container and Ollama's only, and this one is on no network.
+
+        Returns: the volume that its figures are written to.
+        """
+        args = self.args
+        figures = volume(f"{name}-{GPU}-volume", GPU, host=args.host, names=args.names, parent=self, protect=False)
+        hardened(
+            f"{name}-{GPU}",
+            host=args.host,
+            names=args.names,
+            spec=ContainerSpec(
+                component=GPU,
+                image=args.images[EXPORTER],
+                user=f"{GPU_UID}:{GPU_UID}",
+                entrypoints=["gpu-watch"],
+                command=[],
+                # Of NVIDIA's driver only what asks it: nothing here computes.
+                envs={"NVIDIA_DRIVER_CAPABILITIES": "utility"},
+                networks=[],
+                memory_mb=128,
+                gpus=gpus(args.settings.ollama),
+                volumes={GPU_FIGURES: figures},
+                health=["gpu-watch", "health"],
+            ),
+            opts=ResourceOptions(parent=self),
+        )
+        return figures
+
     def _exporter(self, name: str) -> docker.Container:
         own = self.args.settings.plan.telemetry.node_exporter
         disks = {**self.args.disks, LOKI: self.volumes[LOKI], PROMETHEUS: self.volumes[PROMETHEUS]}
+        figures = {FIGURES: self.args.trails[FIGURES]}
+        if self.gpu_figures is not None:
+            figures[GPU_FIGURES] = self.gpu_figures
         return self._container(
             name,
             EXPORTER,
@@ -246,7 +281,7 @@ class Observability(pulumi.ComponentResource):
                 "prometheus-node-exporter",
                 "--collector.disable-defaults",
                 "--collector.textfile",
-                f"--collector.textfile.directory={FIGURES}",
+                *(f"--collector.textfile.directory={folder}" for folder in figures),
                 "--collector.filesystem",
                 "--collector.filesystem.mount-points-include=^/volumes/",
                 f"--web.listen-address={own}:{prometheus.EXPORTER_PORT}",
@@ -257,7 +292,7 @@ class Observability(pulumi.ComponentResource):
             memory_mb=64,
             health=[str(own), str(prometheus.EXPORTER_PORT), "/"],
             read_only={
-                FIGURES: self.args.trails[FIGURES],
+                **figures,
                 **{f"/volumes/{disk}": volume for disk, volume in sorted(disks.items())},
             },
             groups=READERS,

@@ -13,7 +13,7 @@ import pulumi
 import pulumi_docker as docker
 from pulumi import ResourceOptions
 
-from components.container import Attachment, ContainerSpec, hardened
+from components.container import Attachment, ContainerSpec, gpus, hardened
 from components.host import Consumer, Host, HostFiles
 from components.names import Names
 from components.networks import Networks
@@ -88,7 +88,7 @@ class OllamaHost(pulumi.ComponentResource):
                 networks=[Attachment(self.args.networks.heart, str(plan.heart.ollama))],
                 memory_mb=limits.memory_mb,
                 cpus=limits.cpus,
-                gpus=_gpus(limits.gpus),
+                gpus=gpus(limits),
                 pids=limits.pids,
                 tmpfs={
                     "/tmp": "nosuid,nodev,size=256m,mode=1777",  # noqa: S108
@@ -197,12 +197,6 @@ class OllamaHost(pulumi.ComponentResource):
             f"-v {names.of('models')}:/models --entrypoint /bin/sh {shlex.quote(self.args.image)} "
             f"-c {shlex.quote(script)}\n"
         )
-
-
-def _gpus(gpus: str | tuple[str, ...]) -> str | None:
-    if isinstance(gpus, str):
-        return "all" if gpus == "all" else None
-    return f"device={','.join(gpus)}"
 
 
 def _create(container: str, model: str, unpack: str, digest: str, parameters: str = "") -> str:

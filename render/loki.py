@@ -48,13 +48,15 @@ schema_config:
 ingester:
   # Ready at once: there is no second one to wait for.
   lifecycler: {min_ready_duration: 0s}
-  # Half of it is how much older than the newest a line may be: what waited out a long silence is still taken.
-  max_chunk_age: 168h
+  # Half of it is how much older than the newest a line may be. All that the gateway's files may hold is taken: what
+  # waited out an outage, or for the day on which Loki came. A chunk ends by its size, or after half an hour's rest.
+  max_chunk_age: {{ span | number }}h
   chunk_encoding: snappy
   # A line that is sent twice is kept once only while its block is open: few and large ones.
   chunk_block_size: 8388608
   chunk_target_size: 16777216
-  wal: {replay_memory_ceiling: 64MB}
+  # Lines that cannot be written down are not taken: they wait with the collector. DiskFilling has told before.
+  wal: {replay_memory_ceiling: 64MB, disk_full_threshold: 0.97}
 compactor:
   working_directory: /var/lib/loki/compactor
   compaction_interval: 10m
@@ -108,6 +110,7 @@ def config(settings: StackSettings, plan: Plan) -> str:
         kind="s3" if own.object_storage else "filesystem",
         audit=own.retention.audit_days * 24,
         logs=own.retention.logs_days * 24,
+        span=own.audit_files_days * 24 * 2,
         alertmanager=plan.telemetry.alertmanager,
     )
 

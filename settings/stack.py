@@ -128,7 +128,25 @@ class OllamaSettings(Settings):
     keep_alive: Annotated[str, Field(pattern=r"^(-1|[0-9]{1,6}(s|m|h))$")] = "5m"
     context_length: int = Field(default=4096, ge=256)
     load_timeout_s: int = Field(default=300, ge=10)
-    gpus: Literal["none", "all"] | tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")], ...] = "none"
+    gpus: (
+        Literal["none", "all"]
+        | Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")], ...], Field(min_length=1)]
+    ) = Field(
+        default="none",
+        description="NVIDIA's GPUs that Ollama is given: `all`, or their numbers or UUIDs as `nvidia-smi -L` lists "
+        "them; with `observability: full` their use, memory, temperature and power are seen.",
+    )
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _a_word_or_some_gpus(cls, value: object) -> object:
+        names: list[object] = [*value] if isinstance(value, list | tuple) else []  # pyright: ignore[reportUnknownArgumentType]
+        if value in ("none", "all") or (names and all(isinstance(each, str) for each in names)):
+            return value
+        raise ValueError(
+            "it names no GPU; write none, all, or a list of numbers or UUIDs as `nvidia-smi -L` shows them, in quotes, "
+            'like ["0", "1"]'
+        )
 
 
 def _endpoint(value: str) -> str:

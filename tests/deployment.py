@@ -28,6 +28,8 @@ from settings.network import BASE_PREFIX
 UP_TIMEOUT_S = 900
 DOMAIN = "ollama.fortress.internal"
 PAGE = f"chat.{DOMAIN}"
+PROMPT = f"hello {secrets.token_hex(8)}"
+"""What clients of these tests say, and nobody may write down."""
 USERS: dict[str, Any] = {
     "ada": {
         "role": "admin",
@@ -183,6 +185,16 @@ class Deployment:
         folder = self.bundles / user
         return {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".png"}
 
+    def keys(self) -> set[str]:
+        """What opens anything, of all users: API keys, WireGuard's private keys and PSKs."""
+        found: set[str] = set()
+        for files in self.outputs()["bundles"].values():
+            found.add(files["api_key"].strip())
+            confs = "\n".join(text for name, text in files.items() if name.startswith("wireguard-"))
+            found |= {line.partition(" = ")[2] for line in confs.splitlines() if line.startswith(("Priv", "Preshared"))}
+        assert all(len(key) >= 44 for key in found)
+        return found
+
     def container(self, component: str) -> str:
         found = docker("ps", "-aq", "--no-trunc", *self._labels(component)).split()
         assert len(found) == 1, f"{len(found)} containers are labelled {component}"
@@ -291,13 +303,13 @@ class Client:
         return Reply(text)
 
     def ask(self, model: str = "tiny", key: str | None = "own", path: str = "/api/generate", **body: Any) -> "Reply":
-        given = {"model": model, "prompt": "hello", "stream": False, "options": {"num_predict": 4}} | body
+        given = {"model": model, "prompt": PROMPT, "stream": False, "options": {"num_predict": 4}} | body
         return self.curl(path, "-d", json.dumps(given), key=key)
 
     @contextmanager
     def stream(self, tokens: int = 100_000) -> Iterator["Stream"]:
         """An open stream; it is cut when the block ends."""
-        body = json.dumps({"model": "tiny", "prompt": "hello", "options": {"num_predict": tokens}})
+        body = json.dumps({"model": "tiny", "prompt": PROMPT, "options": {"num_predict": tokens}})
         process = subprocess.Popen(
             [
                 *("docker", "exec", "-i", self.id, "curl", "-sS", "-N", "--cacert", "/tmp/bundle/ca.pem"),
@@ -313,6 +325,22 @@ class Client:
             self.run("pkill", "-f", "api/generate", check=False)
             process.kill()
             process.wait()
+
+    def move(self, beside: bool) -> None:
+        """Come from another address: beside the VpnNode on its own network, or again through this machine's port."""
+        node = json.loads(docker("inspect", self.deployment.container("vpn-node")))[0]
+        wan = next(name for name in node["NetworkSettings"]["Networks"] if name.endswith("-wan"))
+        endpoint = self.deployment.config["wireguard"]["endpoint"]
+        if beside:
+            if wan not in docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", self.id):
+                docker("network", "connect", wan, self.id)
+            [port] = [port.partition("/")[0] for port in node["NetworkSettings"]["Ports"] if port.endswith("/udp")]
+            endpoint = f"{node['NetworkSettings']['Networks'][wan]['IPAddress']}:{port}"
+        knock = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('10.66.0.1', 9))"
+        self.run(
+            "wg", "set", "wgclient", "peer", self.run("wg", "show", "wgclient", "peers").strip(), "endpoint", endpoint
+        )
+        self.run("python3", "-c", knock)
 
     def can_connect(self, address: str, port: int) -> bool:
         probe = "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close(); print('open')"

@@ -13,12 +13,12 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode
 
 from fortress import stack_file
 from settings.network import Plan
-from tests.deployment import Deployment, docker
+from tests.deployment import Deployment, docker, printed
 
 FASTER = 15
 _UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -53,6 +53,12 @@ class Told:
         self.url = f"http://{stack_file.own_address()}:{self.server.server_port}/{self.secret}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.server.shutdown()
+
     def of(self, name: str) -> list[dict[str, Any]]:
         alerts = [alert for message in self.messages for alert in message]
         return [alert for alert in alerts if alert["labels"]["alertname"] == name and alert["status"] == "firing"]
@@ -61,8 +67,8 @@ class Told:
 class Watched:
     """What the parts say, asked from inside their own network."""
 
-    def __init__(self, deployment: Deployment, told: Told) -> None:
-        self.deployment, self.told = deployment, told
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
         self.plan = Plan(IPv4Network(deployment.config["network"]["base"]))
 
     def process(self, part: str) -> int:
@@ -141,8 +147,22 @@ class Watched:
         text = docker("exec", self.deployment.container("gateway"), "sh", "-c", script)
         return [json.loads(line) for line in text.splitlines() if '"event":"audit-lost"' not in line]
 
-    def devices(self, alert: str) -> set[str]:
-        return {each["labels"]["device"] for each in self.told.of(alert)}
+    def shown(self, since: float) -> str:
+        """All that is to be seen of what was asked from a moment on: lines, labels, figures, logs, files."""
+        there = f"http://{self.plan.telemetry.prometheus}:9090/api/v1"
+        seen = self.lines(since, '{service_name=~".+"}')
+        seen.append(json.dumps(self.loki("series", start=int((since - 5) * 1e9))))
+        figures = self.text("prometheus", f"http://{self.plan.watch.gateway}:9145/metrics")
+        assert "fortress_requests_total" in figures, "nothing was looked at"
+        seen.append(figures)
+        for label in self.ask("prometheus", f"{there}/labels")["data"]:
+            seen += self.ask("prometheus", f"{there}/label/{label}/values")["data"]
+        made = self.deployment
+        for id_ in made.containers().values():
+            seen += [printed(id_), docker("inspect", "-f", "{{json .Config.Labels}}", id_)]
+        for part, folder in (("gateway", "/var/log/gateway"), ("vpn-node", "/var/log/vpn-node")):
+            seen.append(docker("exec", made.container(part), "sh", "-c", f"cat {folder}/*"))
+        return "\n".join(seen)
 
     def kill(self, part: str) -> None:
         """As the kernel does it when memory is short; `docker kill` would count as a stop by hand."""

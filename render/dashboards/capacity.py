@@ -2,11 +2,22 @@
 
 from render.dashboards.parts import Board, Query, Row, bars, graph, number
 
+BEHIND = (
+    "round(clamp_min(sum(increase(fortress_audit_lines_total[1h]))"
+    ' - sum(increase(otelcol_receiver_accepted_log_records{receiver="file_log/audit"}[1h])), 0))'
+)
+ABOUT_BEHIND = "Of the last hour, and by two clocks: a few are always on their way."
+GPU = "{{gpu}} {{name}}"
+NO_GPU = "Share of each second in which it computed. Empty where Ollama has no GPU of NVIDIA's."
 FREE = "(node_filesystem_avail_bytes / node_filesystem_size_bytes)"
 
 
 def _quantile(share: float, histogram: str) -> str:
     return f"histogram_quantile({share}, sum by (le) (rate({histogram}_bucket[$__rate_interval])))"
+
+
+def _each(figure: str) -> str:
+    return f"max by (gpu, name) (fortress_gpu_{figure})"
 
 
 BOARD = Board(
@@ -38,6 +49,22 @@ BOARD = Board(
             ),
         ),
         Row(
+            "GPU",
+            (
+                graph("Use", Query(_each("used_ratio"), GPU), unit="percentunit", width=6, about=NO_GPU),
+                graph(
+                    "Memory",
+                    Query(_each("memory_used_bytes"), f"{GPU} used"),
+                    Query(_each("memory_total_bytes"), f"{GPU} there"),
+                    unit="bytes",
+                    width=6,
+                    about="Of all that run on it; what is Ollama's shows above.",
+                ),
+                graph("Temperature", Query(_each("temperature_celsius"), GPU), unit="celsius", width=6),
+                graph("Power", Query(_each("power_watts"), GPU), unit="watt", width=6),
+            ),
+        ),
+        Row(
             "Disk",
             (
                 bars("Free space", f"min by (mountpoint) {FREE}", "{{mountpoint}}", unit="percentunit", red_below=0.1),
@@ -52,7 +79,7 @@ BOARD = Board(
             "Those who watch",
             (
                 number("Audit lines a second", "sum(rate(fortress_audit_lines_total[$__rate_interval]))", width=8),
-                number("Lines that wait for Loki", "sum(otelcol_exporter_queue_size)", width=8, red_from=4000),
+                number("Audit lines not yet in Loki", BEHIND, width=8, about=ABOUT_BEHIND, red_from=1000),
                 number("Series in Prometheus", "sum(prometheus_tsdb_head_series)", width=8),
                 graph(
                     "Memory",

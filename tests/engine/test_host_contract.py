@@ -21,6 +21,7 @@ from fortress import engine, paths
 from fortress.pulumi_cli import environment
 from images import reference
 from tests.deployment import docker, printed
+from tests.probe import Probe
 from tests.sshd import Sshd, sshd
 
 UID = 1234
@@ -54,26 +55,13 @@ host.command("command", create="cat >/dev/null; echo ran\\n", stdin=Output.secre
 """
 
 
-class OnHost:
+class OnHost(Probe):
     """A stack of one component on one host."""
 
     def __init__(self, folder: Path, host: dict[str, Any], server: Sshd | None) -> None:
-        self.stack = f"test-{secrets.token_hex(3)}"
-        self.folder, self.server = folder, server
-        chosen = engine.choose()
-        bin_dir, home = engine.prepare(chosen, Console(quiet=True))
-        (folder / "state").mkdir(parents=True)
-        self.environment = (
-            os.environ
-            | environment(home, bin_dir)
-            | {
-                "PULUMI_BACKEND_URL": f"file://{folder}/state",
-                "PULUMI_CONFIG_PASSPHRASE": "not secret",
-            }
-        )
-        (folder / "Pulumi.yaml").write_text("name: contract\nruntime: python\n")
-        (folder / "__main__.py").write_text(PROGRAM)
+        self.server = server
         self.secret = secrets.token_hex(24)
+        chosen = engine.choose()
         self.given: dict[str, Any] = {
             "checkout": str(paths.CHECKOUT),
             "host": host,
@@ -82,31 +70,12 @@ class OnHost:
             "secret": self.secret,
             "files": {"verdict": "fine\n", "conf.d/text": "one\n"},
         }
-        self("stack", "init", self.stack)
+        bin_dir, home = engine.prepare(chosen, Console(quiet=True))
+        super().__init__(folder, PROGRAM, f"test-{secrets.token_hex(3)}", environment(home, bin_dir))
 
     def __call__(self, *arguments: str, check: bool = True) -> str:
         (self.folder / "given.json").write_text(json.dumps(self.given))
-        done = subprocess.run(
-            ["pulumi", *arguments, "--non-interactive"],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert not check or done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-        self.last_code = done.returncode
-        return done.stdout + done.stderr
-
-    def up(self, *, check: bool = True) -> str:
-        return self("up", "--yes", "--skip-preview", check=check)
-
-    def planned(self, *arguments: str) -> dict[str, str]:
-        """Resource -> what a preview would do with it."""
-        shown = json.loads(self("preview", "--json", *arguments))
-        steps = ((step["urn"].split("::")[-1], step["op"]) for step in shown["steps"])
-        return {name: operation for name, operation in steps if operation not in ("same", "refresh")}
+        return super().__call__(*arguments, check=check)
 
     def found(self, path: str = "") -> dict[str, tuple[str, str, str]]:
         """Path -> (kind, mode, owner) below the stack's directory, as the host has it."""

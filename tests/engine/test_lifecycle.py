@@ -195,12 +195,7 @@ def test_no_secret_is_in_plain_text_in_state_or_in_what_docker_shows(fortress: D
     secrets = {text for text in secrets_of(shown) if len(text) >= 16 and not text.startswith("-----BEGIN CERT")}
     for files in fortress.outputs()["bundles"].values():
         assert files["api_key"] in secrets
-        secrets.add(files["api_key"].strip())
-        for name, text in files.items():
-            if name.startswith("wireguard-"):
-                secrets |= {
-                    line.split(" = ")[1] for line in text.splitlines() if line.startswith(("Priv", "Preshared"))
-                }
+    secrets |= fortress.keys()
     state = texts_of(json.loads(fortress.pulumi("stack", "export")))
     described = [docker("inspect", id_) for id_ in fortress.containers().values()]
     logged = [printed(id_) for id_ in fortress.containers().values()]
@@ -211,11 +206,7 @@ def test_no_secret_is_in_plain_text_in_state_or_in_what_docker_shows(fortress: D
 
 
 def test_no_secret_is_in_an_argument_or_the_environment_of_a_process_while_up_runs(fortress: Deployment):
-    secrets = {files["api_key"].strip() for files in fortress.outputs()["bundles"].values()}
-    for files in fortress.outputs()["bundles"].values():
-        for name, text in files.items():
-            if name.startswith("wireguard-"):
-                secrets |= {line.split(" = ")[1] for line in text.splitlines() if line.startswith("Private")}
+    secrets = fortress.keys()
     passphrase = Path(fortress.environment()["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text()
     fortress.config["users"]["dora"] = {}
     fortress.write()
@@ -233,7 +224,7 @@ def test_no_secret_is_in_an_argument_or_the_environment_of_a_process_while_up_ru
                 except (FileNotFoundError, ProcessLookupError, PermissionError):
                     continue
     assert running.returncode == 0
-    secrets |= {fortress.bundle("dora")["api_key"].strip(), passphrase}
+    secrets |= fortress.keys() | {passphrase}
     everything = b"\n".join(seen)
     assert b"tunnel-client" in everything, "too few processes were seen to show anything"
     for secret in secrets:

@@ -1,9 +1,7 @@
 """The docker plugin under a real `pulumi` and on a real engine: up, unchanged, drift mended, replaced, destroyed."""
 
 import json
-import os
 import secrets
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +12,11 @@ from docker import from_env
 from rich.console import Console
 
 from fortress import stack_file
+from fortress.pulumi_cli import environment
 from images import base, catalogue
 from offline import kit
 from tests.deployment import docker, free_udp_port
+from tests.probe import Probe
 
 PROGRAM = """
 import pulumi, pulumi_docker as docker
@@ -69,67 +69,33 @@ def bare_image(name: str) -> None:
     engine.close()
 
 
-class Program:
+class Program(Probe):
     def __init__(self, folder: Path) -> None:
-        self.name = f"plugin-{secrets.token_hex(3)}"
-        self.folder = folder
-        bin_dir, home = kit.prepare(Console(quiet=True), python=Path(sys.executable))
-        self.environment = os.environ | {
-            "PATH": f"{bin_dir}:{os.environ['PATH']}",
-            "PULUMI_HOME": str(home),
-            "PULUMI_BACKEND_URL": f"file://{folder}",
-            "PULUMI_CONFIG_PASSPHRASE": "not secret",
-            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
-            "PULUMI_SKIP_UPDATE_CHECK": "true",
-        }
-        (folder / "Pulumi.yaml").write_text("name: probe\nruntime: python\n")
-        (folder / "__main__.py").write_text(PROGRAM)
-        bare_image(f"{self.name}:1")
+        name = f"plugin-{secrets.token_hex(3)}"
+        bare_image(f"{name}:1")
         base = stack_file.free_base(stack_file.networks_in_use())
         self.values = {
-            "stack": self.name,
-            "image": f"{self.name}:1",
+            "stack": name,
+            "image": f"{name}:1",
             "subnet": str(next(base.subnets(new_prefix=24))),
             "subnet6": f"fd{secrets.token_hex(1)}:{secrets.token_hex(2)}::/64",
             "port": str(free_udp_port()),
             "step": "1",
         }
-        self("stack", "init", self.name)
+        bin_dir, home = kit.prepare(Console(quiet=True), python=Path(sys.executable))
+        super().__init__(folder, PROGRAM, name, environment(home, bin_dir))
 
-    def __call__(self, *arguments: str, check: bool = True) -> str:
-        done = subprocess.run(
-            ["pulumi", *arguments, "--non-interactive"],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert not check or done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-        return done.stdout + done.stderr
-
-    def up(self, *, check: bool = True, **values: str) -> str:
+    def with_values(self, *, check: bool = True, **values: str) -> str:
         self.values |= values
-        pairs = [f"--config=probe:{key}={value}" for key, value in self.values.items()]
-        return self("up", "--yes", "--skip-preview", *pairs, check=check)
-
-    def planned(self, *arguments: str) -> dict[str, str]:
-        """Resource -> what a preview would do with it."""
-        shown = json.loads(self("preview", "--json", *arguments))
-        steps = ((step["urn"].split("::")[-1], step["op"]) for step in shown["steps"])
-        return {name: operation for name, operation in steps if operation not in ("same", "refresh")}
-
-    def outputs(self) -> Any:
-        return json.loads(self("stack", "output", "--json"))
+        return self.up(*(f"--config=probe:{key}={value}" for key, value in self.values.items()), check=check)
 
     def clean_up(self) -> None:
         self("destroy", "--yes", "--skip-preview", check=False)
         for kind, remove in (("ps", ["rm", "-f"]), ("network ls", ["network", "rm"]), ("volume ls", ["volume", "rm"])):
             listed = [*kind.split(), "-q", *(["-a"] if kind == "ps" else []), "--filter"]
-            for found in docker(*listed, f"label=fortress.stack={self.name}", check=False).split():
+            for found in docker(*listed, f"label=fortress.stack={self.stack}", check=False).split():
                 docker(*remove, found, check=False)
-        docker("rmi", f"{self.name}:1", check=False)
+        docker("rmi", f"{self.stack}:1", check=False)
 
 
 @pytest.fixture
@@ -146,7 +112,7 @@ def inspect(id_: str) -> Any:
 
 
 def test_a_stack_lives_its_whole_life(program: Program) -> None:
-    program.up()
+    program.with_values()
     outputs = program.outputs()
     assert outputs["said"] == "said\n"
     seen = inspect(outputs["a"])
@@ -174,16 +140,16 @@ def test_a_stack_lives_its_whole_life(program: Program) -> None:
     program("up", "--yes", "--skip-preview", "--refresh")
     assert program.planned("--refresh") == {}
 
-    program.up(step="2")  # an environment variable and the memory: the same name again, the old one first
+    program.with_values(step="2")  # an environment variable and the memory: the same name again, the old one first
     assert program.outputs()["a"] != outputs["a"]
     assert inspect(program.outputs()["a"])["HostConfig"]["Memory"] == 32 * 1024 * 1024
     assert program.planned("--refresh") == {}
 
     program("destroy", "--yes", "--skip-preview")
-    assert docker("ps", "-aq", "--filter", f"label=fortress.stack={program.name}") == ""
-    assert docker("network", "ls", "-q", "--filter", f"label=fortress.stack={program.name}") == ""
-    assert docker("volume", "ls", "-q", "--filter", f"label=fortress.stack={program.name}") == ""
-    assert docker("images", "-q", f"{program.name}:1") != ""
+    assert docker("ps", "-aq", "--filter", f"label=fortress.stack={program.stack}") == ""
+    assert docker("network", "ls", "-q", "--filter", f"label=fortress.stack={program.stack}") == ""
+    assert docker("volume", "ls", "-q", "--filter", f"label=fortress.stack={program.stack}") == ""
+    assert docker("images", "-q", f"{program.stack}:1") != ""
 
 
 def test_a_failed_start_is_told_in_one_sentence_and_the_next_run_goes_on(program: Program) -> None:
@@ -196,20 +162,20 @@ def test_a_failed_start_is_told_in_one_sentence_and_the_next_run_goes_on(program
         "sleep",
         "1000",
     ).strip()
-    said = program.up(check=False)
+    said = program.with_values(check=False)
     assert f"the port {program.values['port']} is in use" in said
     docker("rm", "-f", taken)
-    program.up()
+    program.with_values()
     assert program.planned("--refresh") == {}
 
 
 def test_what_a_killed_run_left_is_replaced_and_a_foreign_container_is_not(program: Program) -> None:
-    name = f"{program.name}-a"
+    name = f"{program.stack}-a"
     docker("create", "--name", name, program.values["image"], "true")
-    assert f"a container {name} is there already and not this stack's" in program.up(check=False)
+    assert f"a container {name} is there already and not this stack's" in program.with_values(check=False)
     assert inspect(name)["State"]["Status"] == "created"
     docker("rm", name)
-    labels = ["--label", f"fortress.stack={program.name}", "--label", "fortress.component=a"]
+    labels = ["--label", f"fortress.stack={program.stack}", "--label", "fortress.component=a"]
     docker("create", "--name", name, *labels, program.values["image"], "true")
-    program.up()
+    program.with_values()
     assert inspect(name)["Id"] == program.outputs()["a"]

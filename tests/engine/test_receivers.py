@@ -21,9 +21,9 @@ from images import reference
 from render import alertmanager
 from settings import PROJECT, StackSettings, load
 from tests import receivers
-from tests.deployment import Client, docker
+from tests.deployment import Client, docker, printed
 from tests.unit.gateway.harness import Authority
-from tests.watched import faster, said
+from tests.watched import faster
 
 OLLAMA = {"alertname": "OllamaDown", "severity": "critical"}
 SUMMARY = "Ollama does not answer the gateway."
@@ -134,7 +134,7 @@ def test_each_hears_what_is_wrong_and_what_to_do_and_that_it_is_over(port: int, 
         made.fire(OLLAMA)
         everybody = ("email", receivers.TELEGRAM, receivers.NTFY, receivers.WEBHOOK)
         for by in everybody:
-            Client.wait_until(lambda by=by: made.arrived(by), f"word by {by}; {said(made.container)}", 30)
+            Client.wait_until(lambda by=by: made.arrived(by), f"word by {by}; {printed(made.container)}", 30)
         made.fire(OLLAMA, ends_in_s=0)
         for by in everybody:
             Client.wait_until(lambda by=by: len(made.arrived(by)) == 2, f"end of it by {by}", 30)
@@ -181,7 +181,9 @@ def test_ten_new_devices_are_one_message_and_nobody_hears_that_they_are_over(tmp
 def test_a_mail_server_without_tls_gets_no_password(tmp_path: Path):
     with telling(tmp_path, 587, receivers.NAMES, "plain") as made:
         made.fire(OLLAMA)
-        Client.wait_until(lambda: "does not advertise the STARTTLS extension" in said(made.container), "word of it", 30)
+        Client.wait_until(
+            lambda: "does not advertise the STARTTLS extension" in printed(made.container), "word of it", 30
+        )
         assert made.arrived("hello"), "the mail server was never asked"
         assert not made.arrived("email")
         assert not made.arrived("refused")
@@ -192,5 +194,5 @@ def test_whoever_cannot_prove_its_name_is_told_nothing(tmp_path: Path):
         made.fire(OLLAMA)
         for name in receivers.NAMES:
             doubt = f"certificate is valid for elsewhere.example.com, not {name}"
-            Client.wait_until(lambda doubt=doubt: doubt in said(made.container), f"doubt of {name}", 45)
+            Client.wait_until(lambda doubt=doubt: doubt in printed(made.container), f"doubt of {name}", 45)
         assert {line["by"] for line in map(json.loads, (tmp_path / "arrived").read_text().splitlines())} == {"hello"}

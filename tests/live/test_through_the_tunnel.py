@@ -4,26 +4,26 @@ import json
 
 import pytest
 
-from tests.deployment import Client, Deployment
+from tests.deployment import PROMPT, Client, Deployment
 
-STREAM = """
+STREAM = f"""
 import httpx, json, os, sys, time
 key = open('/tmp/bundle/api_key').read().strip()
-body = {'model': 'tiny', 'prompt': 'hello', 'options': {'num_predict': 200}}
+body = {{'model': 'tiny', 'prompt': '{PROMPT}', 'options': {{'num_predict': 200}}}}
 gaps, last, reads = [], None, 0
 with httpx.stream('POST', 'https://ollama.fortress.internal/api/generate', json=body, timeout=60,
-                  verify='/tmp/bundle/ca.pem', headers={'Authorization': 'Bearer ' + key}) as answer:
+                  verify='/tmp/bundle/ca.pem', headers={{'Authorization': 'Bearer ' + key}}) as answer:
     for part in answer.iter_raw():
         reads += 1
         last = part
-    print(json.dumps({'status': answer.status_code, 'reads': reads, 'last': last.decode()}))
+    print(json.dumps({{'status': answer.status_code, 'reads': reads, 'last': last.decode()}}))
 """
 
 
 def test_the_stock_ollama_cli_works_without_a_key(terse: Client):
     listed = terse.run("/tmp/bundle/fortress-run", "ollama", "list")
     assert "tiny" in listed
-    said = terse.run("/tmp/bundle/fortress-run", "ollama", "run", "tiny", "hello", timeout=60)
+    said = terse.run("/tmp/bundle/fortress-run", "ollama", "run", "tiny", PROMPT, timeout=60)
     assert said.strip()
 
 
@@ -46,7 +46,7 @@ def test_the_openai_package_streams(bob: Client):
     script = (
         "from openai import OpenAI\n"
         "parts = list(OpenAI().chat.completions.create(model='tiny', stream=True, max_tokens=30,"
-        " messages=[{'role': 'user', 'content': 'hello'}]))\n"
+        f" messages=[{{'role': 'user', 'content': '{PROMPT}'}}]))\n"
         "print(len(parts))\n"
     )
     assert int(bob.run("/tmp/bundle/fortress-run", "python3", "-c", script)) > 10
@@ -56,7 +56,7 @@ def test_the_ollama_package_streams(bob: Client):
     script = (
         "import os, ollama\n"
         "client = ollama.Client(headers={'Authorization': 'Bearer ' + os.environ['OPENAI_API_KEY']})\n"
-        "print(len(list(client.generate('tiny', 'hello', stream=True, options={'num_predict': 30}))))\n"
+        f"print(len(list(client.generate('tiny', '{PROMPT}', stream=True, options={{'num_predict': 30}}))))\n"
     )
     assert int(bob.run("/tmp/bundle/fortress-run", "python3", "-c", script)) > 10
 

@@ -268,6 +268,30 @@ def test_a_way_out_is_only_where_somebody_is_told_or_a_store_is_asked():
     assert {name for name in told if told[name] != silent[name]} == more
 
 
+@pytest.mark.parametrize(("gpus", "given"), [("all", "all"), (["GPU-1", "GPU-2"], "device=GPU-1,GPU-2")])
+def test_a_gpu_is_watched_from_a_container_without_network_where_there_is_one(gpus: Any, given: str):
+    def made(config: dict[str, Any]) -> dict[str, Any]:
+        found = build(config, preview=False).of("docker:index/container:Container")
+        return {each.object["name"].removeprefix("fortress-test-"): each.object for each in found}
+
+    alone, beside = made(WATCHED), made(WATCHED | {"ollama": {"gpus": gpus}})
+    assert set(beside) - set(alone) == {"gpu"}
+    assert set(made(CONFIG | {"ollama": {"gpus": gpus}})) == set(made(CONFIG)), "lite has no container more"
+    gpu, exporter = beside["gpu"], beside["node-exporter"]
+    assert (gpu["networkMode"], list(gpu["networksAdvanced"])) == ("none", [])
+    assert {name for name, each in beside.items() if "gpus" in each} == {"gpu", "ollama"}
+    assert gpu["gpus"] == beside["ollama"]["gpus"] == given
+    assert (gpu["readOnly"], list(gpu["capabilities"]["drops"]), gpu["user"]) == (True, ["ALL"], "108:108")
+    assert "adds" not in gpu["capabilities"] or not list(gpu["capabilities"]["adds"])
+    [written] = gpu["volumes"]
+    assert written["containerPath"] == "/var/log/gpu"
+    assert "readOnly" not in written
+    read = {row["containerPath"]: row["volumeName"] for row in exporter["volumes"] if row["readOnly"]}
+    assert read["/var/log/gpu"] == written["volumeName"] == "fortress-test-gpu"
+    assert "--collector.textfile.directory=/var/log/gpu" in exporter["command"]
+    assert "--collector.textfile.directory=/var/log/gpu" not in alone["node-exporter"]["command"]
+
+
 def test_lines_and_figures_are_protected_and_what_can_be_had_again_is_not():
     built = build(WATCHED | {"protect": True}, preview=False).of("docker:index/volume:Volume")
     guarded = {each.object["name"].removeprefix("fortress-test-"): each.protect for each in built}

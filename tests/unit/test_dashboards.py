@@ -27,17 +27,21 @@ METRICS = {
     *("fortress_blocked", "fortress_tunnel_up", "fortress_peer_last_handshake_timestamp_seconds"),
     *("fortress_peer_received_bytes_total", "fortress_peer_sent_bytes_total"),
     *("fortress_peer_endpoint_changes_total", "fortress_tunnel_events_total"),
+    # The GPU's, where there is one.
+    *("fortress_gpu_used_ratio", "fortress_gpu_memory_used_bytes", "fortress_gpu_memory_total_bytes"),
+    *("fortress_gpu_temperature_celsius", "fortress_gpu_power_watts"),
     # Of the programs that watch.
-    *("up", "node_filesystem_avail_bytes", "node_filesystem_size_bytes", "otelcol_exporter_queue_size"),
+    *("up", "node_filesystem_avail_bytes", "node_filesystem_size_bytes", "otelcol_receiver_accepted_log_records"),
     *("prometheus_tsdb_head_series", "process_resident_memory_bytes"),
 }
 LABELS = {
     *("principal", "class", "verdict", "reason", "limit", "model", "direction", "le", "period", "where", "kind"),
     *("user", "device", "event", "job", "mountpoint", "address", "route"),
+    *("receiver", "gpu", "name"),
 }
 FUNCTIONS = {
     *("sum", "min", "max", "count", "rate", "increase", "histogram_quantile", "time", "sort", "sort_desc", "by"),
-    *("or", "vector", "count_over_time"),
+    *("or", "vector", "count_over_time", "round", "clamp_min"),
 }
 
 

@@ -26,6 +26,7 @@ SCRIPTS = [
     "gateway/nginx-health",
     "login/login",
     "login/login-health",
+    "node-exporter/gpu-watch",
     "trails/write-down",
     "watchers/http-health",
     "vpn-node/vpn-node",

@@ -1,6 +1,7 @@
 """What watches: reviewed configs that the real programs accept, and rules whose tests promtool runs."""
 
 import configparser
+import json
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ import yaml
 
 from fortress import paths
 from images import reference
-from render import alertmanager, collector, grafana, loki, prometheus
+from render import alertmanager, collector, dashboards, grafana, loki, prometheus
 from render.syntax import NotInItsPlace
 from settings import PROJECT, ConfigRefused, StackSettings, load
 from tests.unit.conftest import Golden
@@ -184,6 +185,20 @@ def test_grafana_calls_nobody_and_believes_the_gateway_alone():
     sources = yaml.safe_load(grafana.files(of, of.plan)["provisioning/datasources/fortress.yaml"])["datasources"]
     assert [row["uid"] for row in sources] == ["prometheus", "loki", "alertmanager"]
     assert not any(row["editable"] for row in sources)
+
+
+def test_what_a_dashboard_asks_is_among_grafanas_data_sources():
+    """Of another uid, a panel says "data source was not found" and stays empty; the others go on."""
+    of = CASES["plain"]
+    sources = yaml.safe_load(grafana.files(of, of.plan)["provisioning/datasources/fortress.yaml"])["datasources"]
+    asked = {
+        (each["type"], each["uid"])
+        for text in dashboards.files().values()
+        for each in re.findall(r'"datasource": (\{[^}]*\})', text)
+        for each in [json.loads(each)]
+    }
+    assert asked == {("prometheus", "prometheus"), ("loki", "loki")}
+    assert asked <= {(row["type"], row["uid"]) for row in sources}
 
 
 def test_labels_are_few_and_no_clients_words():

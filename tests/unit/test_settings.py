@@ -150,6 +150,8 @@ def test_an_origin_is_written_as_the_browser_sends_it(origin: str):
         ({"gateway": {"certificate_file": "x.pem"}}, "belong together"),
         ({"gateway": {"queue_per_user": 65}}, "queue_per_user is 65, above queue_total (64)"),
         ({"gateway": {"read_timeout_s": 60}}, "below ollama.load_timeout_s"),
+        *(({"ollama": {"gpus": gpus}}, "it names no GPU; write none, all, or a list") for gpus in ("some", [], [0], 1)),
+        ({"ollama": {"gpus": ["0 1"]}}, "ollama.gpus"),
         ({"timezone": "Europe/Berln"}, "'Europe/Berln' is not a time zone; write an IANA name like 'Europe/Berlin'"),
         ({"timezone": "../zones"}, "is not a time zone"),
         ({"timezone": ""}, "is not a time zone"),
