@@ -126,8 +126,7 @@ function unproven(r, refusal) {
 let lately = 0;
 
 // One entry per running stream, with a timeout: a worker that dies frees its slots by itself.
-function overStreams(r, caller, limits) {
-    const v = r.variables, id = v.request_id;
+function overStreams(v, id, caller, limits) {
     for (let i = 0; i < limits.concurrent; i++, lately++) {
         const slot = caller.user + '|' + lately % limits.concurrent;
         if (!shared.streams.add(slot, id)) continue;
@@ -189,9 +188,9 @@ function look(r, row) {
     return Date.now() < row.since + limits.wait_s * 1000 ? undefined : queue.late(limits);
 }
 
-/** An inference slot: at once if one is free and nobody waits, else when it is its turn. Returns: Refusal, or null. */
-async function enqueue(r, caller) {
-    const v = r.variables, id = v.request_id, limits = principals.queue, rows = shared.queue.size() ? waiting() : [];
+/** An inference slot: null, where one is free and nobody waits; else Refusal, or a promise of the one or the other. */
+function enqueue(r, id, caller) {
+    const v = r.variables, limits = principals.queue, rows = shared.queue.size() ? waiting() : [];
     if (rows.length === 0 && take(id)) return null;
     const full = queue.full(rows, caller.user, limits);
     if (full) return full;
@@ -202,10 +201,14 @@ async function enqueue(r, caller) {
     all.set(TURN, String(turn)); // lives as long as whoever waits
     all.set(id, JSON.stringify(row));
     v.fortress_waits = String(row.since);
+    return served(r, row);
+}
+
+async function served(r, row) {
     let said;
     while ((said = look(r, row)) === undefined)
         await new Promise(done => setTimeout(done, queue.pause(Date.now() - row.since)));
-    v.fortress_served = String(Date.now());
+    r.variables.fortress_served = String(Date.now());
     if (said) running.looked = Infinity; // a refusal is no stream to be cut
     return said;
 }
@@ -253,14 +256,13 @@ function barred(r, caller) {
 let running = null;
 
 // After the body's verdict: reserves what the request may cost, and starts its meter. Returns: Refusal, or null.
-function meter(r, caller, route, size, verdict) {
-    const id = r.variables.request_id, now = Date.now(), user = principals.users[caller.user];
+function meter(r, id, caller, route, size, verdict) {
+    const now = Date.now(), user = principals.users[caller.user];
     const plan = budget.plan(verdict.ask, route.path, size, verdict.pictures, user.limits, principals.context_length);
     const refusal = ledger.reserve(caller.user, user.limits, id, plan.hold, now);
     if (refusal) return refusal;
-    const limited = user.limits.tokens_per_day !== null || user.limits.tokens_per_month !== null;
     running = { r: r, id: id, user: caller.user, ticket: caller.ticket, slot: r.variables.fortress_slot, admitted: now,
-        seen: now, looked: 0, renewed: now, hold: limited ? plan.hold : 0, counted: [0, 0],
+        seen: now, looked: now, renewed: now, hold: ledger.limited(user.limits) ? plan.hold : 0, counted: [0, 0],
         first: 0, last: 0, gaps: {}, gapped: 0, of: usage.meter(plan.prompt, plan.answer, plan.drop) };
     return null;
 }
@@ -282,9 +284,9 @@ function settle(own, now) {
  * Writes $fortress_principal, _proof, _device, _model, _verdict, _reason for the audit line, _body and _upstream for
  *        Ollama, _slot for the end of the stream. Never key or prompt.
  */
-async function admit(r) {
-    if (misdirected(r)) return;
-    await decide(r, who(r), routing.routeOf(routes.routes, r.uri, r.variables.request_uri), '', null, null);
+function admit(r) {
+    if (misdirected(r)) return null;
+    return decide(r, who(r), routing.routeOf(routes.routes, r.uri, r.variables.request_uri), '', null, null);
 }
 
 /** js_access of the browser's page and of what it calls: as `admit`, with the session of a login as one more proof. */
@@ -340,9 +342,9 @@ async function decide(r, said, route, page, denied, body) {
         || (route.file ? null // may be opened from anywhere, and says nothing about the caller
             : identity.crossSite(caller, principals, r.headersIn.Origin, r.headersIn['Sec-Fetch-Site'], page));
     if (closed) return end(r, closed.status === 401 || closed.reason === 'not-in-the-list' ? unproven(r, closed) : closed);
-    const user = principals.users[caller.user];
+    const user = principals.users[caller.user], id = v.request_id;
     const over = overRate(route, caller, user.limits)
-        || (route.class === 'inference' ? overStreams(r, caller, user.limits) : null);
+        || (route.class === 'inference' ? overStreams(v, id, caller, user.limits) : null);
     if (over) return end(r, over);
     if (route.tail) {
         const refusal = bodies.judgeTail(route, r.uri, user);
@@ -355,16 +357,16 @@ async function decide(r, said, route, page, denied, body) {
         if (r.headersIn['Content-Encoding'] !== undefined)
             return end(r, errors.refuse(415, 'encoded-body', 'send the body without Content-Encoding'));
         const bytes = Buffer.from(body || await r.readRequestArrayBuffer());
-        const verdict = bodies.judge(bytes, route, user, v.request_id);
+        const verdict = bodies.judge(bytes, route, user, id);
         const late = alive(caller) ? barred(r, caller) : identity.unknown();
         if (late) return end(r, late);
         if (verdict instanceof errors.Refusal) return end(r, verdict);
         v.fortress_model = verdict.model;
-        const spent = route.class === 'inference' ? meter(r, caller, route, bytes.length, verdict) : null;
+        const spent = route.class === 'inference' ? meter(r, id, caller, route, bytes.length, verdict) : null;
         if (spent) return end(r, spent);
-        v.fortress_body = outline.whole(JSON.stringify(verdict.ask), verdict.insides, v.request_id);
+        v.fortress_body = outline.whole(JSON.stringify(verdict.ask), verdict.insides, id);
     }
-    const refusal = route.class === 'inference' ? await enqueue(r, caller) : null;
+    const slot = route.class === 'inference' ? enqueue(r, id, caller) : null, refusal = slot && await slot;
     if (refusal) return end(r, refusal);
     judged(v, 'allowed', '');
 }

@@ -76,11 +76,11 @@ function period(name, at) {
 function add(user, admitted, tokensIn, tokensOut) {
     if (!tokensIn && !tokensOut) return;
     counters().incr('changes', 1, 0);
-    PERIODS.forEach(name => {
-        const key = period(name, admitted) + '|' + user + '|';
+    for (let i = 0; i < PERIODS.length; i++) {
+        const key = period(PERIODS[i], admitted) + '|' + user + '|';
         usage.incr(key + 'in', tokensIn, 0);
         usage.incr(key + 'out', tokensOut, 0);
-    });
+    }
 }
 
 function used(user, name, now) {
@@ -110,13 +110,16 @@ function release(user, id) {
     if (tokens) held.incr(user, -tokens, 0);
 }
 
+/** Has a user any budget? */
+function limited(limits) { return limits.tokens_per_day !== null || limits.tokens_per_month !== null; }
+
 /** Takes the most that a request may cost out of its user's budgets. Returns: Refusal, or null. */
 function reserve(user, limits, id, tokens, now) {
-    const names = PERIODS.filter(name => limits[name] !== null);
-    if (!names.length) return null;
+    if (!limited(limits)) return null;
     const most = hold(user, id, tokens); // before it is judged: of two workers neither overlooks the other's
-    for (let i = 0; i < names.length; i++) {
-        const name = names[i], spent = used(user, name, now);
+    for (let i = 0; i < PERIODS.length; i++) {
+        const name = PERIODS[i], spent = used(user, name, now);
+        if (limits[name] === null) continue;
         const sum = spent.in + spent.out, others = (sum + most <= limits[name] ? most : reserved(user)) - tokens;
         if (sum + others + tokens <= limits[name]) continue;
         release(user, id);
@@ -138,4 +141,4 @@ function shown(user, limits, now) {
     return all;
 }
 
-export default { add, hold, overdue, release, reserve, save, shown };
+export default { add, hold, limited, overdue, release, reserve, save, shown };
