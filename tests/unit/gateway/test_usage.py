@@ -104,6 +104,11 @@ def test_a_streams_tokens_are_counted_however_its_bytes_are_cut(api: str, size: 
     assert left == STREAMS[api].encode()
 
 
+@pytest.mark.parametrize("text", [STREAMS["native"], WHOLE["chat"]], ids=["after a line", "within a line"])
+def test_an_end_that_brings_nothing_ends_what_was_begun(text: str, bench: Bench):
+    assert measured(bench, [text.encode(), b""]) == ([26, 298], text.encode())
+
+
 @pytest.mark.parametrize("size", [1000, 10**7])
 @pytest.mark.parametrize("kind", WHOLE)
 def test_an_answer_in_one_piece_is_counted(kind: str, size: int, bench: Bench):
