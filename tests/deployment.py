@@ -12,6 +12,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -367,6 +368,25 @@ class Stream:
                 count += len(part)
             time.sleep(0.02)
         return count
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Reads on meanwhile, if slowly: the gateway cuts whoever takes nothing for half a minute."""
+        over = threading.Event()
+        stdout = self.process.stdout
+        assert stdout is not None
+
+        def take() -> None:
+            while not over.wait(0.5):
+                stdout.read(1 << 15)
+
+        taking = threading.Thread(target=take)
+        taking.start()
+        try:
+            yield
+        finally:
+            over.set()
+            taking.join()
 
     def flows(self, seconds: float = 10) -> bool:
         """Bytes arrive; a busy machine may take its time."""

@@ -44,7 +44,8 @@ def test_a_new_user_replaces_no_container_and_cuts_no_stream(fortress: Deploymen
     with bob.stream() as stream:
         assert stream.flows(), "no stream to begin with"
         fortress.config["users"]["carol"] = {}
-        fortress.up()
+        with stream.read():
+            fortress.up()
         assert stream.flows(), "adding a user cut another one's stream"
     assert fortress.containers() == before
     carol = Client(fortress, "carol")
@@ -65,7 +66,8 @@ def test_a_removed_user_is_dead_within_five_seconds_streams_included(fortress: D
             assert his.flows()
             del fortress.config["users"]["carol"]
             # `up` ends after the switch: its question and the bundles come later, so 5 s from its end is generous.
-            fortress.pulumi_up()
+            with hers.read(), his.read():
+                fortress.pulumi_up()
             hers.bytes_for(DEAD_WITHIN_S)
             assert hers.bytes_for(2) == 0, "a removed user's stream goes on"
             assert his.flows(), "another user's stream was cut"
@@ -84,7 +86,8 @@ def test_a_stream_by_a_removed_users_key_in_another_tunnel_is_cut_too(fortress: 
     with bob.stream() as stream:
         assert stream.flows()
         del fortress.config["users"]["carol"]
-        fortress.pulumi_up()
+        with stream.read():
+            fortress.pulumi_up()
         stream.bytes_for(DEAD_WITHIN_S)
         assert stream.bytes_for(2) == 0
 
@@ -234,8 +237,9 @@ def test_no_secret_is_in_an_argument_or_the_environment_of_a_process_while_up_ru
 def test_a_second_run_at_the_same_time_is_refused_by_name(fortress: Deployment):
     first = subprocess.Popen(
         [str(paths.CHECKOUT / "bin" / "fortress"), "up", "--stack", fortress.stack],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         time.sleep(1.5)
@@ -243,7 +247,8 @@ def test_a_second_run_at_the_same_time_is_refused_by_name(fortress: Deployment):
         assert fortress.last_code == 1
         assert "another run works on stack" in said
     finally:
-        assert first.wait(timeout=300) == 0
+        words, _ = first.communicate(timeout=300)
+        assert first.returncode == 0, words[-3000:]
 
 
 def test_a_plain_pulumi_run_in_another_terminal_is_waited_for_and_never_unlocked(fortress: Deployment):
@@ -303,7 +308,8 @@ def test_certificates_past_two_thirds_are_renewed_and_the_preview_says_so(fortre
     assert changes["replace"] == 3, "the three leaf certificates"
     with bob.stream() as stream:
         assert stream.flows()
-        fortress.up()
+        with stream.read():
+            fortress.up()
         assert stream.flows(), "a new certificate cut a stream"
     assert fortress.containers() == before
     assert bob.ask().status == 200

@@ -9,7 +9,7 @@ import pytest
 
 from tests import oidc
 from tests.deployment import DOMAIN, PAGE, Client, Deployment, Reply, Stream, docker, printed
-from tests.live.test_arrows import LISTENING, addresses, bystander, process_of, reaches
+from tests.live.test_arrows import ON_THE_WAY, addresses, bystander, process_of, reaches
 
 ADDRESS = "10.66.0.1:8443"
 DEAD_WITHIN_S = 5
@@ -111,7 +111,7 @@ def test_a_session_is_nothing_on_the_apis_own_name(browser: Browser):
 
 def test_the_login_service_is_reached_by_the_gateway_and_reaches_nothing_inside_but_it(browser: Browser):
     fortress = browser.deployment
-    listening = {**LISTENING, "login": (4180,), "gateway": (*LISTENING["gateway"], 8445)}
+    listening = {**ON_THE_WAY, "login": (4180,), "gateway": (*ON_THE_WAY["gateway"], 8445)}
     inside = {place: (process_of(fortress, place), addresses(fortress, place)) for place in listening}
     found = {
         (place, to, port)
@@ -209,7 +209,8 @@ def test_a_removed_user_loses_session_and_open_stream_within_five_seconds(browse
     try:
         with browser.long_chat() as stream:
             assert stream.flows(), "no stream to begin with"
-            deployment.pulumi_up()
+            with stream.read():
+                deployment.pulumi_up()
             stream.bytes_for(DEAD_WITHIN_S)
             assert stream.bytes_for(2) == 0, "a removed user's stream goes on"
         assert browser.visit("/fortress/me").status == 403

@@ -13,6 +13,13 @@ from fortress.stack_file import own_address
 from images import reference
 from tests.deployment import Client, Deployment, docker
 
+ON_THE_WAY = {
+    "vpn-node": (443, 51820),
+    "gateway": (8443, 8444, 8081, 9145),
+    "ollama-sidecar": (8443, 8081),
+    "ollama": (11434,),
+}
+"""Of a request: part -> its ports."""
 WATCHERS = {
     "collector": (8888,),
     "loki": (3100,),
@@ -20,13 +27,7 @@ WATCHERS = {
     "alertmanager": (9093,),
     "node-exporter": (9100,),
 }
-LISTENING = {
-    "vpn-node": (443, 51820),
-    "gateway": (8443, 8444, 8081, 9145),
-    "ollama-sidecar": (8443, 8081),
-    "ollama": (11434,),
-    **WATCHERS,
-}
+LISTENING = {**ON_THE_WAY, **WATCHERS}
 PLACES = tuple(LISTENING)
 OPEN = {
     ("vpn-node", "gateway", 8443),
