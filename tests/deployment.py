@@ -14,7 +14,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -69,6 +69,24 @@ def docker(*arguments: str, stdin: str | None = None, check: bool = True, timeou
     if check and done.returncode != 0:
         raise AssertionError(f"docker {' '.join(arguments)[:300]}: {done.stderr.strip()[-2000:]}")
     return done.stdout
+
+
+@contextmanager
+def meanwhile(action: Callable[[], object], every_s: float) -> Iterator[None]:
+    """Does it again and again beside the block."""
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.wait(every_s):
+            action()
+
+    going = threading.Thread(target=go_on)
+    going.start()
+    try:
+        yield
+    finally:
+        over.set()
+        going.join()
 
 
 def printed(container: str) -> str:
@@ -372,21 +390,10 @@ class Stream:
     @contextmanager
     def read(self) -> Iterator[None]:
         """Reads on meanwhile, if slowly: the gateway cuts whoever takes nothing for half a minute."""
-        over = threading.Event()
         stdout = self.process.stdout
         assert stdout is not None
-
-        def take() -> None:
-            while not over.wait(0.5):
-                stdout.read(1 << 15)
-
-        taking = threading.Thread(target=take)
-        taking.start()
-        try:
+        with meanwhile(lambda: stdout.read(1 << 15), every_s=0.5):
             yield
-        finally:
-            over.set()
-            taking.join()
 
     def flows(self, seconds: float = 10) -> bool:
         """Bytes arrive; a busy machine may take its time."""

@@ -9,7 +9,6 @@ import json
 import re
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -25,7 +24,7 @@ import yaml
 from components.host import ROOT
 from fortress import stack_file
 from render import prometheus
-from tests.deployment import DOMAIN, Client, Deployment, deployed, docker
+from tests.deployment import DOMAIN, Client, Deployment, deployed, docker, meanwhile
 from tests.unit import test_gpu_watch as gpu
 from tests.unit.gateway.harness import Authority
 from tests.watched import Told, Watched, faster
@@ -123,23 +122,19 @@ def a_device_that_comes_from_everywhere(world: World) -> Iterator[None]:
     """Heard from two addresses in turn, from each until it was seen there."""
     walker = Client(world.deployment, "walker")
     events = world.volume("tunnel") / "events.json"
-    enough = threading.Event()
+    seen, beside = -1, False
 
     def walk() -> None:
-        seen, beside = -1, False
-        while not enough.wait(2):
-            lines = [line for line in events.read_text().splitlines() if '"user":"walker"' in line]
-            if len(lines) > seen:
-                seen, beside = len(lines), not beside
-            walker.move(beside)
+        nonlocal seen, beside
+        lines = [line for line in events.read_text().splitlines() if '"user":"walker"' in line]
+        if len(lines) > seen:
+            seen, beside = len(lines), not beside
+        walker.move(beside)
 
-    walking = threading.Thread(target=walk)
-    walking.start()
     try:
-        yield
+        with meanwhile(walk, every_s=2):
+            yield
     finally:
-        enough.set()
-        walking.join()
         walker.close()
 
 
@@ -251,19 +246,8 @@ def a_full_disk_under_the_trail(world: World) -> Iterator[None]:
 @contextmanager
 def no_collector(world: World) -> Iterator[None]:
     docker("stop", world.deployment.container("collector"))
-    over = threading.Event()
-
-    def ask() -> None:
-        while not over.wait(2):
-            world.bob.curl("/api/tags")
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
+    with meanwhile(lambda: world.bob.curl("/api/tags"), every_s=2):
         yield
-    finally:
-        over.set()
-        asking.join()
 
 
 @contextmanager
