@@ -19,6 +19,7 @@ from fortress.review import Certificate, Review
 from render import pictures, report
 from render.pictures import Series, Tile, short
 from settings import StackSettings, load
+from tests.audit_line import LINE
 from tests.unit.conftest import Golden
 from tests.unit.gateway.harness import Authority
 
@@ -47,24 +48,16 @@ def at(day: int, hour: int = 12, minute: int = 0) -> str:
 
 
 def request(day: int = 5, **more: Any) -> dict[str, Any]:
-    return {
+    own = {
         "time": at(day),
         "request_id": "0" * 32,
-        "principal": "bob",
-        "proof": "key",
         "device": "",
         "address": "10.66.0.9",
-        "route": "/api/chat",
-        "method": "POST",
-        "status": 200,
-        "verdict": "allowed",
-        "reason": "",
-        "model": "tiny",
-        "agent": "ollama",
         "tokens_in": 10,
         "tokens_out": 20,
         "first_token_s": 0.25,
-    } | more
+    }
+    return LINE | own | more
 
 
 def counted(*requests: dict[str, Any], of: StackSettings | None = None, **other: Any) -> Review:
