@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -80,13 +81,13 @@ def meanwhile(action: Callable[[], object], every_s: float) -> Iterator[None]:
         while not over.wait(every_s):
             action()
 
-    going = threading.Thread(target=go_on)
-    going.start()
-    try:
-        yield
-    finally:
-        over.set()
-        going.join()
+    with ThreadPoolExecutor(1) as beside:
+        going = beside.submit(go_on)
+        try:
+            yield
+        finally:
+            over.set()
+        going.result()  # what failed beside the block fails it
 
 
 def printed(container: str) -> str:
@@ -345,13 +346,18 @@ class Client:
             process.kill()
             process.wait()
 
+    def address_beside(self) -> str:
+        """Its own on the VpnNode's network; "" where it was never there."""
+        networks = json.loads(docker("inspect", self.id))[0]["NetworkSettings"]["Networks"]
+        return next((each["IPAddress"] for name, each in networks.items() if name.endswith("-wan")), "")
+
     def move(self, beside: bool) -> None:
         """Come from another address: beside the VpnNode on its own network, or again through this machine's port."""
         node = json.loads(docker("inspect", self.deployment.container("vpn-node")))[0]
-        wan = next(name for name in node["NetworkSettings"]["Networks"] if name.endswith("-wan"))
         endpoint = self.deployment.config["wireguard"]["endpoint"]
         if beside:
-            if wan not in docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", self.id):
+            wan = next(name for name in node["NetworkSettings"]["Networks"] if name.endswith("-wan"))
+            if not self.address_beside():
                 docker("network", "connect", wan, self.id)
             [port] = [port.partition("/")[0] for port in node["NetworkSettings"]["Ports"] if port.endswith("/udp")]
             endpoint = f"{node['NetworkSettings']['Networks'][wan]['IPAddress']}:{port}"

@@ -119,17 +119,14 @@ Bring = Callable[[World], AbstractContextManager[None]]
 
 @contextmanager
 def a_device_that_comes_from_everywhere(world: World) -> Iterator[None]:
-    """Heard from two addresses in turn, from each until it was seen there."""
+    """Each time it goes to where it was not heard last."""
     walker = Client(world.deployment, "walker")
     events = world.volume("tunnel") / "events.json"
-    seen, beside = -1, False
 
     def walk() -> None:
-        nonlocal seen, beside
-        lines = [line for line in events.read_text().splitlines() if '"user":"walker"' in line]
-        if len(lines) > seen:
-            seen, beside = len(lines), not beside
-        walker.move(beside)
+        lines = [json.loads(line) for line in events.read_text().splitlines()]
+        last = next((line["endpoint"] for line in reversed(lines) if line["user"] == "walker"), "")
+        walker.move(beside=last.rpartition(":")[0] != walker.address_beside())
 
     try:
         with meanwhile(walk, every_s=2):
