@@ -6,7 +6,7 @@ It counts and names; how it looks is in render/report.py.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,7 +14,6 @@ from fortress.errors import Stop
 from fortress.trail import moment
 from settings import StackSettings
 
-DAY_S = 86400
 OLD_KEY_DAYS = 365
 CERTIFICATE_DAYS = 30
 ROAMED_OFTEN = 4
@@ -128,8 +127,9 @@ def bounds(month: str, zone: str) -> tuple[datetime, datetime]:
 
 def empty(config: StackSettings, month: str, made: datetime) -> Review:
     begin, end = bounds(month, config.timezone)
-    last = min(end, max(made, begin))
-    count = max(1, -(-int((last - begin).total_seconds()) // DAY_S))
+    # By the calendar: a day has 23 or 25 hours where the clocks change.
+    over = end.date() if made >= end else made.astimezone(begin.tzinfo).date() + timedelta(days=1)
+    count = max(1, (over - begin.date()).days)
     days = [str(day) for day in range(1, count + 1)]
     return Review(
         stack=config.stack,
@@ -178,15 +178,15 @@ def count(
 
 
 def _request(review: Review, owners: Mapping[str, str], when: datetime, line: Mapping[str, Any]) -> None:
-    day = (when.astimezone(ZoneInfo(review.zone)).date() - review.begin.date()).days
+    # What is written while midnight passes, or by a clock that was ahead, counts as today's.
+    day = min((when.astimezone(review.begin.tzinfo).date() - review.begin.date()).days, len(review.days) - 1)
     verdict, principal, reason = _word(line, "verdict"), _word(line, "principal"), _word(line, "reason")
     tokens = _number(line, "tokens_in"), _number(line, "tokens_out")
     review.requests += 1
-    if day < len(review.days):
-        if verdict in review.by_day:
-            review.by_day[verdict][day] += 1
-        for into, spent in zip(review.tokens_by_day, tokens, strict=True):
-            into[day] += spent
+    if verdict in review.by_day:
+        review.by_day[verdict][day] += 1
+    for into, spent in zip(review.tokens_by_day, tokens, strict=True):
+        into[day] += spent
     first = line.get("first_token_s")
     if isinstance(first, int | float):
         review.first_token_s.append(float(first))

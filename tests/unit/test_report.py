@@ -322,6 +322,31 @@ def test_an_old_month_has_all_its_days_and_a_new_one_those_until_now():
     assert len(review.empty(config(), "2026-12", MADE).days) == 1
 
 
+@pytest.mark.parametrize(
+    ("month", "made", "zone", "days"),
+    [
+        ("2027-03", "2027-03-29T22:30:00Z", "Europe/Berlin", 30),  # half past midnight, after a day of 23 hours
+        ("2027-03", "2027-03-29T21:30:00Z", "Europe/Berlin", 29),
+        ("2026-10", "2026-10-30T22:30:00Z", "Europe/Berlin", 30),  # before midnight, after a day of 25
+        ("2026-10", "2026-10-31T23:00:00Z", "Europe/Berlin", 31),  # over
+        ("2026-10", "2026-10-31T23:00:00Z", "America/New_York", 31),
+        ("2026-10", "2026-10-01T00:00:01Z", "UTC", 1),
+    ],
+)
+def test_days_are_those_of_the_calendar_where_the_clocks_change(month: str, made: str, zone: str, days: int):
+    of, now = config(timezone=zone), datetime.fromisoformat(made)
+    found = review.empty(of, month, now)
+    assert len(found.days) == days
+    review.count(found, of, requests=[request(time=(now - timedelta(seconds=1)).isoformat(), verdict="refused")])
+    assert (found.by_day["refused"][-1], found.refused, found.tokens) == (1, 1, 30)
+
+
+def test_a_line_that_is_newer_than_the_page_is_todays():
+    found = counted(request(27), request(30, verdict="refused"))
+    assert (found.requests, found.refused, found.tokens) == (2, 1, 60)
+    assert (found.by_day["allowed"][25], found.by_day["refused"][25]) == (1, 1)
+
+
 def test_both_pages_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     @contextmanager
     def reached(*_: Any) -> Iterator[Any]:
