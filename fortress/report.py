@@ -29,7 +29,7 @@ def write(console: Console, stack: str, month: str | None, out: Path) -> list[Pa
     """Returns: the page and its Markdown."""
     made = review.now()
     with up.reached(Console(stderr=True), stack) as (config, there):
-        chosen = month or f"{made:%Y-%m}"
+        chosen = month or review.running(config, made)
         found = gather(there, config, chosen, made)
     found.below_floors = tuple(catalogue.below_floors(config.engine.value))
     found.unknown = _from_the_state(console, found, config)

@@ -125,6 +125,11 @@ def bounds(month: str, zone: str) -> tuple[datetime, datetime]:
     return begin, begin.replace(year=begin.year + year, month=number + 1)
 
 
+def running(config: StackSettings, made: datetime) -> str:
+    """The month that runs where the stack is."""
+    return f"{made.astimezone(ZoneInfo(config.timezone)):%Y-%m}"
+
+
 def empty(config: StackSettings, month: str, made: datetime) -> Review:
     begin, end = bounds(month, config.timezone)
     # By the calendar: a day has 23 or 25 hours where the clocks change.

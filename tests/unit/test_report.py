@@ -347,14 +347,35 @@ def test_a_line_that_is_newer_than_the_page_is_todays():
     assert (found.by_day["allowed"][25], found.by_day["refused"][25]) == (1, 1)
 
 
-def test_both_pages_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def of_a_stack(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """`write` without a stack. Returns: the months that were asked for."""
+    asked: list[str] = []
+
     @contextmanager
     def reached(*_: Any) -> Iterator[Any]:
         yield config(), None
 
+    def gather(_: Any, __: StackSettings, month: str, ___: datetime) -> Review:
+        asked.append(month)
+        return a_month()
+
     monkeypatch.setattr(command.up, "reached", reached)
-    monkeypatch.setattr(command, "gather", lambda *_: a_month())
+    monkeypatch.setattr(command, "gather", gather)
     monkeypatch.setattr(command, "_from_the_state", lambda *_: "")
+    return asked
+
+
+def test_both_pages_are_written(tmp_path: Path, of_a_stack: list[str]):
     written = command.write(Console(), "home", "2026-11", tmp_path / "new")
     assert [path.name for path in written] == ["report-home-2026-11.html", "report-home-2026-11.md"]
     assert all(path.stat().st_size > 1000 for path in written)
+
+
+def test_without_a_month_it_is_the_one_that_runs_where_the_stack_is(
+    tmp_path: Path, of_a_stack: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(review, "now", lambda: datetime(2026, 10, 31, 23, 30, tzinfo=UTC))
+    [page, _] = command.write(Console(), "home", None, tmp_path)
+    assert (page.name, of_a_stack) == ("report-home-2026-11.html", ["2026-11"])
+    assert review.running(config(timezone="America/New_York"), datetime(2026, 11, 1, 1, tzinfo=UTC)) == "2026-10"
