@@ -91,6 +91,8 @@ class Review:
     """(when, command, about, by, result)."""
     signed_in: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     """(user, result)."""
+    lost: list[tuple[datetime, int]] = field(default_factory=list[tuple[datetime, int]])
+    """(when a line could be written again, how many could not be before it)."""
     unreadable: int = 0
     first_line: datetime | None = None
     below_floors: tuple[str, ...] = ()
@@ -167,6 +169,8 @@ def count(
     for when, line in _of_the_month(review, requests):
         if review.first_line is None or when < review.first_line:
             review.first_line = when
+        if line.get("event") == "audit-lost" and (lines := _number(line, "lines")):
+            review.lost.append((when, lines))
         if "verdict" in line:
             _request(review, owners, when, line)
     for when, line in _of_the_month(review, tunnel):
@@ -288,6 +292,11 @@ def to_do(review: Review) -> list[str]:
     idle = [name for name, user in review.users.items() if user.known and not user.requests]
     if idle:
         said.append(f"Nobody heard of {_listed(idle)} this month: does the line in the stack file still have a use?")
+    if review.lost:
+        said.append(
+            f"{sum(lines for _, lines in review.lost)} requests have no line in the trail and are in no figure here: "
+            "it could not be written. Look whether the disk was full."
+        )
     if review.unreadable:
         said.append(f"{review.unreadable} lines of the trail could not be read: look whether the disk was full.")
     return said

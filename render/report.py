@@ -143,6 +143,7 @@ def _suspicious(review: Review) -> Section:
     roamed = [(who, str(times)) for who, times in review.roamed.most_common()]
     signed = [(user, result, str(times)) for (user, result), times in sorted(review.signed_in.items())]
     commands = [(when(at, zone), *words) for at, *words in review.commands]
+    lost = [(when(at, zone), str(lines)) for at, lines in review.lost]
     return Section(
         "Worth a look",
         (),
@@ -156,6 +157,7 @@ def _suspicious(review: Review) -> Section:
             ("Moved while connected", Table(("device", "times"), roamed, "Nobody.", right)),
             ("Sign-ins in the browser", Table(("user", "result", "times"), signed, "None.", frozenset({2}))),
             ("Commands", Table(("when", "command", "about", "by", "result"), commands, "None.")),
+            ("Requests without a line in the trail", Table(("until", "requests"), lost, "None.", right)),
         ),
     )
 

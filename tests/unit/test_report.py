@@ -98,6 +98,7 @@ def a_month() -> Review:
     there = {"status": 403, "verdict": "refused", "reason": "admin-only", "route": "/api/delete", "model": ""}
     requests += [request(18, first_token_s=None, tokens_in=0, tokens_out=0, **there)] * 3
     requests += [request(20, verdict="failed", status=502, tokens_in=0, tokens_out=0)] * 4
+    requests += [{"time": at(21, 3), "event": "audit-lost", "lines": lines} for lines in (12, 1)]
     events = {"peer-new": 2, "peer-roamed": 6, "peer-came": 30}
     tunnel = [
         {
@@ -181,11 +182,12 @@ def test_what_is_no_month_is_refused_with_the_way_to_write_one(month: str):
 def test_a_line_of_another_shape_changes_nothing_and_stops_nothing():
     odd: list[dict[str, Any]] = [
         {"time": at(1)},
+        {"time": at(1), "event": "audit-lost", "lines": "many"},
         {"time": at(1), "verdict": 5, "principal": ["x"], "tokens_in": "many", "address": None},
         {"time": at(1), "verdict": "allowed", "principal": "x" * 9999, "tokens_out": -5, "first_token_s": "soon"},
     ]
     found = counted(*odd, tunnel=odd, commands=odd, logins=odd)
-    assert (found.requests, found.tokens, found.refused) == (2, 0, 0)
+    assert (found.requests, found.tokens, found.refused, found.lost) == (2, 0, 0, [])
     assert max(map(len, found.users)) == 128
     assert report.html(found)
 
@@ -206,6 +208,7 @@ def test_what_to_do_is_said_and_nothing_else():
         "Keys that may be more than a year old: alice, alice/laptop, alice/phone, bob, bob/default",
         "bob used ",
         "Nobody heard of carol",
+        "13 requests have no line in the trail",
     ):
         assert word in said
     assert "fortress-pki-authority" not in said
