@@ -14,7 +14,7 @@ from rich.console import Console
 
 from fortress import review, trail, up
 from fortress.errors import Stop
-from fortress.in_gateway import gateways
+from fortress.in_gateway import all_run, gateways
 from fortress.pulumi_cli import Pulumi
 from fortress.renewal import LEAF
 from images import catalogue
@@ -55,6 +55,8 @@ def gather(there: DockerClient, config: StackSettings, month: str, made: datetim
     lines = {name: chain.from_iterable(each.lines() for each in those) for name, those in readers.items()}
     review.count(found, config, **lines)
     found.unreadable = sum(each.unreadable for those in readers.values() for each in those)
+    parts = [part for part in review.TELLS if part != trail.LOGINS.component or config.login]
+    found.unread = tuple(part for part in parts if not all_run(there, config.stack, part))
     return found
 
 

@@ -19,6 +19,8 @@ CERTIFICATE_DAYS = 30
 ROAMED_OFTEN = 4
 MANY_FAILURES = 30
 NEAR_BUDGET = 0.8
+TELLS = {"gateway": "requests and commands", "vpn-node": "new devices and moves", "login": "sign-ins"}
+"""Component -> what only its trail tells."""
 
 
 @dataclass
@@ -93,6 +95,8 @@ class Review:
     """(user, result)."""
     lost: list[tuple[datetime, int]] = field(default_factory=list[tuple[datetime, int]])
     """(when a line could be written again, how many could not be before it)."""
+    unread: tuple[str, ...] = ()
+    """Components of TELLS of which not all run: a trail is read through the container that writes it."""
     unreadable: int = 0
     first_line: datetime | None = None
     below_floors: tuple[str, ...] = ()
@@ -266,6 +270,11 @@ def keys(config: StackSettings, seeds: Mapping[str, datetime], now: datetime) ->
 def to_do(review: Review) -> list[str]:
     """Sentences, the most pressing first."""
     said: list[str] = []
+    for part in review.unread:
+        said.append(
+            f"The trail of {part} could not be read, for not all of it runs: {TELLS[part]} are missing here. Start it, "
+            "then make this page again."
+        )
     for each in review.certificates:
         left = (each.until - review.made).days
         if left < CERTIFICATE_DAYS:

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from fortress import report as command
-from fortress import review
+from fortress import review, trail
 from fortress.errors import Stop
 from fortress.review import Certificate, Review
 from render import pictures, report
@@ -239,6 +240,55 @@ def test_seeds_and_certificates_are_read_from_the_state():
     }
     [certificate] = command.certificates(resources)
     assert certificate.name == "fortress-pki-server"
+
+
+class Engine:
+    """Its containers, and nothing in them."""
+
+    def __init__(self, **states: str) -> None:
+        self.states = {name.replace("_", "-"): state for name, state in states.items()}
+        self.containers = self
+
+    def list(self, filters: dict[str, Any], **_: Any) -> list[Any]:
+        [part] = [label.removeprefix("fortress.component=") for label in filters["label"][1:]]
+        state = self.states.get(part)
+        wanted = state is not None and filters.get("status", state) == state
+        return [SimpleNamespace(id=part, status=state, client=SimpleNamespace(api=self))] if wanted else []
+
+    def exec_create(self, *_: Any, **__: Any) -> dict[str, str]:
+        return {"Id": ""}
+
+    def exec_start(self, *_: Any, **__: Any) -> tuple[bytes, ...]:
+        return ()
+
+    def exec_inspect(self, _: str) -> dict[str, int]:
+        return {"ExitCode": trail.NOTHING_YET}
+
+
+PROVIDER = {"provider": "oidc", "issuer_url": "https://id.example.com", "client_id": "x", "client_secret": "y" * 16}
+BROWSER = {"browser": PROVIDER, "users": {"alice": {"email": "alice@example.com"}}}
+
+
+@pytest.mark.parametrize(
+    ("states", "more", "unread"),
+    [
+        ({"gateway": "running", "vpn_node": "running"}, {}, ()),
+        ({"gateway": "running", "vpn_node": "exited"}, {}, ("vpn-node",)),
+        ({"gateway": "running"}, BROWSER, ("vpn-node", "login")),
+        ({"gateway": "running", "vpn_node": "running", "login": "restarting"}, BROWSER, ("login",)),
+        ({"gateway": "running", "vpn_node": "running", "login": "running"}, BROWSER, ()),
+    ],
+)
+def test_a_trail_that_could_not_be_read_is_not_a_clean_one(
+    states: dict[str, str], more: dict[str, Any], unread: tuple[str, ...]
+):
+    found = command.gather(cast(Any, Engine(**states)), config(**more), "2026-11", MADE)
+    assert found.unread == unread
+    text = report.markdown(found)
+    for part, title in (("vpn-node", "New devices"), ("vpn-node", "Moved while connected"), ("login", "Sign-ins in")):
+        _, _, below = text.partition(f"### {title}")
+        assert below.split("\n")[2].startswith("Not known: the trail of" if part in unread else "No")
+        assert (f"The trail of {part} could not be read" in text.partition("## Use")[0]) == (part in unread)
 
 
 HOSTILE = "<script>alert(1)</script>\"'&|`_*[x](y)\n## x"
