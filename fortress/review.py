@@ -19,6 +19,8 @@ CERTIFICATE_DAYS = 30
 ROAMED_OFTEN = 4
 MANY_FAILURES = 30
 NEAR_BUDGET = 0.8
+UNPROVEN = ("no-identity", "not-in-the-list", "failed_auth_per_minute")
+"""Reasons of requests that proved nobody, as gateway/audit.js counts them: above a limit of their own they are 429."""
 TELLS = {"gateway": "requests and commands", "vpn-node": "new devices and moves", "login": "sign-ins"}
 """Component -> what only its trail tells."""
 
@@ -206,7 +208,7 @@ def _request(review: Review, owners: Mapping[str, str], when: datetime, line: Ma
     if verdict == "refused":
         review.reasons[reason or "unknown"] += 1
         status, address = line.get("status"), _word(line, "address")
-        if status == 401:
+        if reason in UNPROVEN:
             review.failures[f"{address} ({owners[address]})" if address in owners else address] += 1
         elif principal and status in (403, 404, 405):
             review.forbidden[(principal, _word(line, "route"), reason)] += 1

@@ -1,5 +1,6 @@
 """What an attacker, a thief of keys or a careless admin would leave behind."""
 
+from fortress.review import UNPROVEN
 from render.dashboards.parts import Board, Query, Row, Source, bars, graph, lines, number, rows
 
 
@@ -46,7 +47,7 @@ BOARD = Board(
                 ),
                 bars(
                     "Without a valid proof, by tunnel address",
-                    'sum by (address) (count_over_time({kind="audit"} | status="401" [$__range]))',
+                    f'sum by (address) (count_over_time({{kind="audit"}} | reason=~"{"|".join(UNPROVEN)}" [$__range]))',
                     "{{address}}",
                     source=Source.LOKI,
                 ),

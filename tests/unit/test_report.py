@@ -19,6 +19,7 @@ from fortress.errors import Stop
 from fortress.review import Certificate, Review
 from render import pictures, report
 from render.pictures import Series, Tile, short
+from render.principals import POLICY
 from settings import StackSettings, load
 from tests.audit_line import LINE
 from tests.unit.conftest import Golden
@@ -152,17 +153,25 @@ def test_what_is_counted_is_what_was_written():
         request(2, verdict="refused", reason="tokens_per_day", status=429, tokens_in=0, tokens_out=0),
         request(2, verdict="cut", reason="blocked"),
         request(3, principal="", verdict="refused", status=401, reason="no-identity"),
+        request(3, principal="", verdict="refused", status=429, reason="failed_auth_per_minute"),
+        request(3, principal="", verdict="refused", status=403, reason="not-in-the-list"),
+        request(3, verdict="refused", status=429, reason="requests_per_minute"),
         request(3, verdict="refused", status=404, reason="unknown-route", route="unknown"),
         request(3, principal="dave", tokens_in=0, tokens_out=0),
     )
-    assert (found.requests, found.refused, found.tokens) == (7, 3, 30 + 3 + 30 + 30 + 30)
+    assert (found.requests, found.refused, found.tokens) == (10, 6, 30 + 3 + 30 + 30 + 30 * 4)
     assert found.by_day["allowed"][:4] == [2, 0, 1, 0]
     assert found.by_day["cut"][1] == 1
-    assert (found.users["bob"].requests, found.users["bob"].refused, found.users["bob"].tokens) == (4, 2, 90)
+    assert (found.users["bob"].requests, found.users["bob"].refused, found.users["bob"].tokens) == (5, 3, 120)
     assert (found.users["dave"].role, found.users["dave"].known) == ("gone", False)
-    assert found.failures == {"10.66.0.9": 1}
+    assert found.failures == {"10.66.0.9": 3}
     assert found.forbidden == {("bob", "unknown", "unknown-route"): 1}
     assert (found.first_token(0.5), found.first_token(0.95)) == (0.25, 0.25)
+
+
+def test_who_proved_nobody_is_who_the_gateway_counts_so():
+    [reasons] = re.findall(r"^const UNPROVEN = \[(.*)\];$", (POLICY / "audit.js").read_text(), re.MULTILINE)
+    assert tuple(reasons.replace("'", "").split(", ")) == review.UNPROVEN
 
 
 def test_the_month_is_that_of_the_stacks_own_time_zone():
@@ -298,7 +307,7 @@ def test_no_text_of_the_trail_becomes_markup():
     found = counted(
         request(principal=HOSTILE, reason=HOSTILE, model=HOSTILE, agent=HOSTILE, address=HOSTILE, route=HOSTILE),
         request(principal=HOSTILE, reason=HOSTILE, verdict="refused", status=403, route=HOSTILE),
-        request(principal="", reason=HOSTILE, verdict="refused", status=401, address=HOSTILE),
+        request(principal="", reason="no-identity", verdict="refused", status=401, address=HOSTILE),
         commands=[{"time": at(1), "command": HOSTILE, "about": HOSTILE, "by": HOSTILE, "result": HOSTILE}],
         logins=[{"time": at(1), "user": HOSTILE, "result": HOSTILE}],
         tunnel=[{"time": at(1), "event": "peer-new", "user": HOSTILE, "device": HOSTILE, "address": HOSTILE}],
