@@ -15,9 +15,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from docker.errors import APIError
 from rich.console import Console
+from typer.testing import CliRunner
 
 import images
-from fortress import commands, in_gateway, trail
+from fortress import cli, commands, in_gateway, trail
 from fortress.errors import Stop
 from settings import ConfigRefused
 
@@ -131,6 +132,36 @@ def test_a_command_is_recorded_however_it_ends(
             raise ends
     assert [each["result"] for each in told(tmp_path)] == ["failed" if ends else "done"]
     assert said.export_text() == ""
+
+
+@pytest.mark.parametrize(("ends", "results"), [(None, ["begun"]), (Stop("half-way"), ["begun", "failed"])])
+def test_what_ends_the_trail_is_in_it_before_it_begins(
+    ends: Stop | None, results: list[str], inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _reached(monkeypatch, tmp_path, Engine(inside))
+
+    def down(*_: Any) -> None:
+        assert [(each["command"], each["about"], each["result"]) for each in told(tmp_path)] == [
+            ("down", "dev", "begun")
+        ]
+        if ends is not None:
+            raise ends
+
+    monkeypatch.setattr(commands.up, "down", down)
+    done = CliRunner().invoke(cli.app, ["down", "--stack", "dev"])
+    assert done.exception is ends
+    assert [each["result"] for each in told(tmp_path)] == results
+
+
+def test_a_failure_that_took_the_gateway_with_it_leaves_the_line_and_says_no_more(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _reached(monkeypatch, tmp_path, Engine(inside))
+    said = Console(record=True)
+    with pytest.raises(Stop), commands.recorded(said, "dev", "down", "dev", last=True):
+        _reached(monkeypatch, tmp_path, Engine())
+        raise Stop("half-way")
+    assert ([each["result"] for each in told(tmp_path)], said.export_text()) == (["begun"], "")
 
 
 def test_a_refused_config_has_changed_nothing(inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
