@@ -21,13 +21,13 @@ function agent(header) {
 /** Names as they are declared, by the one spelling that all of a model's spellings have in common. */
 function named(declared) {
     const all = {};
-    declared.forEach(name => { all[models.tagged(name.toLowerCase())] = name; });
+    declared.forEach(name => { all[models.tagged(name)] = name; });
     return all;
 }
 
 /** The declared name of a model; one that nobody declared has a name that somebody chose. */
 function model(known, asked) {
-    const name = asked ? models.tagged(asked.toLowerCase()) : '';
+    const name = asked ? models.tagged(asked) : '';
     return name && (Object.prototype.hasOwnProperty.call(known, name) ? known[name] : 'unknown');
 }
 

@@ -38,7 +38,7 @@ function nested(ask, name, known) {
 }
 
 // What a body may ask for beyond its model: changes `ask` into what goes on. Refusal, or null.
-function limit(ask, row, user, pictures) {
+function limit(ask, row, user, more) {
     const wrong = nested(ask, 'options', bounds.ALL) || nested(ask, 'stream_options', keys.stream_options.keys);
     if (wrong) return wrong;
     // Counts of tokens too, whatever they are: where one is absent or unbounded is not nothing.
@@ -48,14 +48,14 @@ function limit(ask, row, user, pictures) {
         if ((typeof value === 'number' || key.slice(-7) === '_tokens') && value !== null && !bounds.exact(value))
             return refuse(400, 'number-type', '"' + key + '" must be a number of at most 2^53');
     }
-    if (pictures === reach.ELSEWHERE)
+    if (more === reach.ELSEWHERE)
         return refuse(400, 'image-url', 'images go in the body, as base64 or a data: URL; nothing is fetched from here');
     if (Array.isArray(ask.tools)) ask.tools = reach.ownTools(ask.tools);
     if (ask.stream_options) ask.stream_options = only(ask.stream_options, keys.stream_options.keys);
     if (ask.options) ask.options = bounds.options(ask.options, user);
     if (ask.options instanceof errors.Refusal) return ask.options;
-    // Pinning and unloading a model is felt by everybody.
-    if (user.role !== 'admin') delete ask.keep_alive;
+    // Pinning, unloading and loading anew is felt by everybody.
+    if (user.role !== 'admin') ['keep_alive', 'shift'].forEach(key => { delete ask[key]; });
     bounds.bound(ask, row, user);
     return null;
 }
@@ -78,7 +78,7 @@ function upload(ask, known) {
  *   route  a row of routes.json
  *   user   a row of principals.js
  *   mark   see outline.js, which puts the insides back into what is written
- * Returns: Refusal, or {ask, insides, model, pictures: does it hold any}.
+ * Returns: Refusal, or {ask, insides, model, grows: it holds images, files or calls of tools}.
  */
 function judge(bytes, route, user, mark) {
     const seen = outline.read(bytes, mark);
@@ -98,9 +98,9 @@ function judge(bytes, route, user, mark) {
     }
     if (!model) return refuse(400, 'no-model', 'the body names no model');
     const kept = only(ask, row.keys);
-    const pictures = reach.pictures(kept);
-    const refusal = (route.path === '/api/create' ? upload(ask, row.keys) : null) || limit(kept, row, user, pictures);
-    return refusal || { ask: kept, insides: seen.insides, model: model, pictures: pictures > 0 };
+    const more = reach.more(kept);
+    const refusal = (route.path === '/api/create' ? upload(ask, row.keys) : null) || limit(kept, row, user, more);
+    return refusal || { ask: kept, insides: seen.insides, model: model, grows: more > 0 };
 }
 
 /** The verdict on the part of a path that the client chooses: a model's name, or a blob's digest. */

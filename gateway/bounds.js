@@ -22,11 +22,14 @@ function typed(key, value) {
 function options(given, user) {
     const out = {}, allowed = user.role === 'admin' ? ALL : SAMPLING, asked = Object.keys(given);
     for (let i = 0; i < asked.length; i++) {
-        const key = asked[i], value = given[key];
+        const key = asked[i];
+        let value = given[key];
         if (value === null || allowed.indexOf(key) < 0) continue; // to Ollama, null is absent
         if (!typed(key, value))
             return errors.refuse(400, 'option-type', 'option "' + key + '" has the wrong type, or is too large to be kept exact');
-        out[key] = key === 'num_ctx' ? clamp(value, user.limits.context_tokens) : value;
+        // Each other context loads the model anew, for everybody.
+        if (key === 'num_ctx') value = user.role === 'admin' ? clamp(value, user.limits.context_tokens) : user.num_ctx;
+        if (value !== null) out[key] = value;
     }
     return out;
 }

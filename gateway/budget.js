@@ -31,24 +31,24 @@ function renews(offsets, name, now) {
 }
 
 // Texts to embed are read one by one, each up to the context length.
-function promptOf(ask, chats, bytes, pictures, context) {
+function promptOf(ask, chats, bytes, grows, context) {
     if (!chats) return Math.min(bytes, context * (Array.isArray(ask.input) ? ask.input.length : 1));
     // These may become longer in the prompt than they are written.
-    const grows = pictures || ask.template || (Array.isArray(ask.tools) && ask.tools.length);
-    return bytes < context && !grows ? bytes : context;
+    const more = grows || ask.template || (Array.isArray(ask.tools) && ask.tools.length);
+    return bytes < context && !more ? bytes : context;
 }
 
 /**
  * What a judged body may cost. Its answer is bounded already, but by 0, which Ollama's own runner takes for no bound.
  * Changes `ask` there, and where a stream would not say its tokens.
  *   bytes     the length of the client's body
- *   pictures  does it hold images or files
+ *   grows     does it hold images, files or calls of tools
  *   context   the stack's ollama.context_length
  * Returns: {prompt, answer, hold, drop}; hold is what to reserve, drop: the caller did not ask for the usage.
  */
-function plan(ask, path, bytes, pictures, limits, context) {
+function plan(ask, path, bytes, grows, limits, context) {
     const key = keys.routes[path].answer, options = ask.options || {}, place = key === 'num_predict' ? options : ask;
-    const wide = Math.max(context, options.num_ctx || 0), prompt = promptOf(ask, key, bytes, pictures, wide);
+    const wide = Math.max(context, options.num_ctx || 0), prompt = promptOf(ask, key, bytes, grows, wide);
     const unbounded = key && !(place[key] >= 1);
     if (unbounded) place[key] = limits.answer_tokens;
     const answer = key ? place[key] : 0;

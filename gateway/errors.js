@@ -16,6 +16,12 @@ class Refusal {
 
 function refuse(status, reason, says, headers) { return new Refusal(status, reason, says, headers); }
 
+/** The refusal of whoever asks for more than a limit; it names it to every API. seconds: until it makes sense to try again. */
+function limited(reason, name, value, says, seconds) {
+    return refuse(429, reason, 'limit ' + name + ' (' + value + ') reached' + says + '; try again in ' + seconds + ' s',
+        { 'Retry-After': String(seconds) });
+}
+
 /** The refusal for a status that nginx made itself. */
 function made(status) {
     const said = says.statuses[status] || (status < 500 ? says.statuses[400] : ['failed', 'something failed here']);
@@ -36,4 +42,4 @@ function body(api, refusal) {
     return JSON.stringify({ error: refusal.says });
 }
 
-export default { DECLARED, Refusal, apiOf, body, made, refuse };
+export default { DECLARED, Refusal, apiOf, body, limited, made, refuse };

@@ -111,7 +111,7 @@ function overRate(route, caller, limits) {
     const take = rates.bucket(route, limits), key = take.name + '|' + caller.user;
     const [allowed, full, wait] = rates.take(shared.buckets.get(key), take.perMinute, take.burst, Date.now());
     shared.buckets.set(key, full);
-    return allowed ? null : rates.limited(take.name, take.perMinute, wait);
+    return allowed ? null : errors.limited(take.name, take.name, take.perMinute, '', wait);
 }
 
 // Whoever proves nothing: counted by the place it comes from, and only there, so that it costs nobody who is known.
@@ -119,7 +119,8 @@ function unproven(r, refusal) {
     const perMinute = principals.failed_auth_per_minute, key = place(r);
     const [allowed, full, wait] = rates.take(shared.guesses.get(key), perMinute, perMinute, Date.now());
     shared.guesses.set(key, full);
-    return allowed ? refusal : rates.guessing(wait);
+    return allowed ? refusal : errors.limited('failed_auth_per_minute', 'failed_auth_per_minute', perMinute,
+        ': too many requests without a valid key from this address', wait);
 }
 
 // Where this engine found a free slot the last time: that one is mostly free again, however many streams are open.
@@ -127,13 +128,14 @@ let lately = 0;
 
 // One entry per running stream, with a timeout: a worker that dies frees its slots by itself.
 function overStreams(v, id, caller, limits) {
+    if (shared.streams.get(v.fortress_slot) === id) return null;
     for (let i = 0; i < limits.concurrent; i++, lately++) {
         const slot = caller.user + '|' + lately % limits.concurrent;
         if (!shared.streams.add(slot, id)) continue;
         v.fortress_slot = slot;
         return null;
     }
-    return rates.limited('concurrent', limits.concurrent, 1);
+    return errors.limited('concurrent', 'concurrent', limits.concurrent, '', 1);
 }
 
 // Was this worker made with the file that lies there now? An old worker, whose streams go on, was not.
@@ -209,7 +211,7 @@ async function served(r, row) {
     while ((said = look(r, row)) === undefined)
         await new Promise(done => setTimeout(done, queue.pause(Date.now() - row.since)));
     r.variables.fortress_served = String(Date.now());
-    if (said) running.looked = Infinity; // a refusal is no stream to be cut
+    if (said) running.looked = NaN; // a refusal is no stream to be cut
     return said;
 }
 
@@ -258,7 +260,7 @@ let running = null;
 // After the body's verdict: reserves what the request may cost, and starts its meter. Returns: Refusal, or null.
 function meter(r, id, caller, route, size, verdict) {
     const now = Date.now(), user = principals.users[caller.user];
-    const plan = budget.plan(verdict.ask, route.path, size, verdict.pictures, user.limits, principals.context_length);
+    const plan = budget.plan(verdict.ask, route.path, size, verdict.grows, user.limits, principals.context_length);
     const refusal = ledger.reserve(caller.user, user.limits, id, plan.hold, now);
     if (refusal) return refusal;
     running = { r: r, id: id, user: caller.user, ticket: caller.ticket, slot: r.variables.fortress_slot, admitted: now,
@@ -343,8 +345,8 @@ async function decide(r, said, route, page, denied, body) {
             : identity.crossSite(caller, principals, r.headersIn.Origin, r.headersIn['Sec-Fetch-Site'], page));
     if (closed) return end(r, closed.status === 401 || closed.reason === 'not-in-the-list' ? unproven(r, closed) : closed);
     const user = principals.users[caller.user], id = v.request_id;
-    const over = overRate(route, caller, user.limits)
-        || (route.class === 'inference' ? overStreams(v, id, caller, user.limits) : null);
+    const crowded = () => route.class === 'inference' ? overStreams(v, id, caller, user.limits) : null;
+    const over = overRate(route, caller, user.limits) || crowded();
     if (over) return end(r, over);
     if (route.tail) {
         const refusal = bodies.judgeTail(route, r.uri, user);
@@ -358,7 +360,8 @@ async function decide(r, said, route, page, denied, body) {
             return end(r, errors.refuse(415, 'encoded-body', 'send the body without Content-Encoding'));
         const bytes = Buffer.from(body || await r.readRequestArrayBuffer());
         const verdict = bodies.judge(bytes, route, user, id);
-        const late = alive(caller) ? barred(r, caller) : identity.unknown();
+        // A body that came slowly may have outlived its entry among the streams.
+        const late = (alive(caller) ? barred(r, caller) : identity.unknown()) || crowded();
         if (late) return end(r, late);
         if (verdict instanceof errors.Refusal) return end(r, verdict);
         v.fortress_model = verdict.model;
@@ -383,10 +386,11 @@ function nothing(r) {
 function failed(r) {
     const status = Number(r.uri.slice(r.uri.lastIndexOf('/') + 1)) || 500;
     const refusal = (r.variables.fortress_page && session.failed(asked(r), status)) || errors.made(status);
-    if (refusal.status === 405) {
-        const route = routing.routeOf(routes.routes, asked(r), asked(r));
-        if (route) refusal.headers.Allow = route.methods.join(', ');
-    }
+    const v = r.variables, route = routing.routeOf(routes.routes, asked(r), asked(r));
+    if (route && refusal.status === 405) refusal.headers.Allow = route.methods.join(', ');
+    // Where nginx refused before the policy was asked.
+    if (route && v.fortress_route === 'unknown') v.fortress_route = route.path;
+    if (!v.fortress_principal && status !== 400) note(r, who(r));
     end(r, refusal, refusal.status >= 500 ? 'failed' : 'refused');
 }
 
@@ -424,12 +428,12 @@ async function describe(r) {
  */
 function watch(r, data, flags) {
     const now = Date.now(), own = metered(r);
-    if (own && now - own.looked > LOOK_MS) check(r, own, now);
+    if (own && Math.abs(now - own.looked) > LOOK_MS) check(r, own, now);
     if (own && r.status < 400) {
         if (data.length) observe.chunk(own, now);
         usage.count(own.of, data, flags.last);
         if (own.of.drop) data = usage.pass(own.of, data, flags.last);
-        if (now - own.seen > COUNT_MS) {
+        if (Math.abs(now - own.seen) > COUNT_MS) { // a clock may go back
             settle(own, now);
             if (own.hold) ledger.hold(own.user, own.id, Math.max(0, own.hold - own.counted[0] - own.counted[1]));
         }
@@ -447,7 +451,7 @@ function check(r, own, now) {
         throw new Error(why + ': stream is cut');
     }
     own.looked = now;
-    if (now - own.renewed < RENEW_MS) return;
+    if (Math.abs(now - own.renewed) < RENEW_MS) return;
     own.renewed = now;
     shared.streams.set(own.slot, own.id);
     shared.slots.set(own.id, HOLDER);

@@ -7,32 +7,36 @@ const LEAVES = /:([^\/]*-)?cloud$/;
 // A suffix there, not a tag: `x:local` means `x`, and would slip past a pattern for tags.
 const SOURCE = /:local$/;
 const MODEL = /^[A-Za-z0-9][A-Za-z0-9._:\/-]{0,127}$/;
+// No part of a name is empty: what stands before `://` would be cut off as a scheme.
+const ODD = /\.\.|[\/:]\//;
+// What a name leaves out (Ollama types/model/name.go at v0.32.15): the host before three parts, the namespace before two.
+const HOST = /^registry\.ollama\.ai\/(?=[^\/]+\/[^\/]+$)/, NAMESPACE = /^library\/(?=[^\/]+$)/;
 
 function matches(pattern, name) {
-    const parts = pattern.split('*');
-    if (parts.length === 1) return pattern === name;
-    const first = parts[0], last = parts[parts.length - 1];
-    if (name.length < first.length + last.length || name.indexOf(first) !== 0
-        || name.slice(name.length - last.length) !== last) return false;
-    let at = first.length;
-    const end = name.length - last.length;
-    for (let i = 1; i < parts.length - 1; i++) {
+    const parts = pattern.split('*'), last = parts.pop();
+    let at = 0;
+    if (name.indexOf(parts[0]) !== 0) return false;
+    for (let i = 0; i < parts.length; i++) {
         const found = name.indexOf(parts[i], at);
-        if (found < 0 || found + parts[i].length > end) return false;
+        if (found < 0) return false;
         at = found + parts[i].length;
     }
-    return true;
+    return name.length - at >= last.length && name.endsWith(last);
 }
+
+/** Ollama compares names without case, and takes `tiny` for `registry.ollama.ai/library/tiny:latest`: so do we. */
+function plain(name) { return name.toLowerCase().replace(HOST, '').replace(NAMESPACE, ''); }
 
 function tagged(name) {
-    return name.slice(name.lastIndexOf('/') + 1).indexOf(':') < 0 ? name + ':latest' : name;
+    const short = plain(name);
+    return short.slice(short.lastIndexOf('/') + 1).indexOf(':') < 0 ? short + ':latest' : short;
 }
 
-/** Ollama compares names without case, and takes `tiny` for `tiny:latest`: so do we. */
+/** A pattern without a slash is for Ollama's own library; the star alone is for everything. */
 function mayUse(patterns, name) {
-    const short = name.toLowerCase(), full = tagged(short);
-    return patterns.map(pattern => pattern.toLowerCase())
-        .some(p => matches(p, short) || matches(p, full) || (p.indexOf('*') < 0 && tagged(p) === full));
+    const short = plain(name), full = tagged(name), own = full.indexOf('/') < 0;
+    return patterns.map(plain).some(p => p.indexOf('*') < 0 ? tagged(p) === full
+        : (own || p === '*' || p.indexOf('/') >= 0) && (matches(p, short) || matches(p, full)));
 }
 
 // Names that were granted lately, by their user's row: a caller asks for the same few again and again.
@@ -49,7 +53,7 @@ function modelOf(name, user) {
 }
 
 function decide(name, user) {
-    if (!MODEL.test(name) || name.indexOf('..') >= 0 || SOURCE.test(name.toLowerCase()))
+    if (!MODEL.test(name) || ODD.test(name) || SOURCE.test(name.toLowerCase()))
         return errors.refuse(400, 'model-name', 'this is not a model name');
     if (LEAVES.test(name.toLowerCase()))
         return errors.refuse(403, 'leaves-this-host', 'cloud models are closed: prompts never leave this server');
@@ -60,8 +64,8 @@ function decide(name, user) {
 
 /** One model out of Ollama's own list, as OpenAI's API shows it; null where it is not there. */
 function described(list, name) {
-    const wanted = tagged(name.toLowerCase()), rows = (list && list.data) || [];
-    return rows.find(row => tagged(String(row.id).toLowerCase()) === wanted) || null;
+    const wanted = tagged(name), rows = (list && list.data) || [];
+    return rows.find(row => tagged(String(row.id)) === wanted) || null;
 }
 
 /** One of Ollama's lists with only the rows that this user may use; `models` of the native API, `data` of OpenAI's. */

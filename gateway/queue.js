@@ -17,23 +17,18 @@ function next(rows) {
         && (row.since < best.since || (row.since === best.since && row.id < best.id))) ? row : best, null);
 }
 
-function limited(reason, name, value, says, seconds) {
-    return errors.refuse(429, reason, 'limit ' + name + ' (' + value + ') reached: ' + says + '; try again in '
-        + seconds + ' s', { 'Retry-After': String(seconds) });
-}
-
 /** May one more request of `user` wait? limits: `queue` of principals.js. Returns: Refusal, or null. */
 function full(rows, user, limits) {
-    if (!limits.wait_s) return limited('queue-wait', 'slots', limits.slots, 'no inference slot is free', 1);
+    if (!limits.wait_s) return errors.limited('queue-wait', 'slots', limits.slots, ': no inference slot is free', 1);
     if (rows.filter(row => row.user === user).length >= limits.per_user)
-        return limited('queue-full', 'queue_per_user', limits.per_user, 'as many of your requests wait already', 5);
+        return errors.limited('queue-full', 'queue_per_user', limits.per_user, ': as many of your requests wait already', 5);
     return rows.length < limits.total ? null
-        : limited('queue-full', 'queue_total', limits.total, 'as many requests wait already', 5);
+        : errors.limited('queue-full', 'queue_total', limits.total, ': as many requests wait already', 5);
 }
 
 /** The refusal of whoever has waited for as long as one may. */
 function late(limits) {
-    return limited('queue-wait', 'queue_wait_s', limits.wait_s, 'no inference slot became free', 1);
+    return errors.limited('queue-wait', 'queue_wait_s', limits.wait_s, ': no inference slot became free', 1);
 }
 
 /** The answer to whoever has left; only the audit line hears it. */

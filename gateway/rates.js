@@ -1,7 +1,5 @@
 // How much of what a caller may take in a time. Touches no nginx object: every function here is plain and runs under any JavaScript engine.
 
-import errors from 'errors.js';
-
 /**
  * One token bucket, kept as the time (ms) at which it is full again; undefined: it is full.
  * Returns [allowed, its new time, seconds to the next token].
@@ -24,16 +22,4 @@ function bucket(route, limits) {
     return { name: 'reads_per_minute', perMinute: reads, burst: Math.max(limits.burst, Math.ceil(reads / 2)) };
 }
 
-/** Said to whoever fails to prove itself too often from one place; a caller that proves itself is never counted here. */
-function guessing(seconds) {
-    return errors.refuse(429, 'failed_auth_per_minute',
-        'too many requests without a valid key from this address; try again in ' + seconds + ' s',
-        { 'Retry-After': String(seconds) });
-}
-
-function limited(name, value, seconds) {
-    return errors.refuse(429, name, 'limit ' + name + ' (' + value + ') reached; try again in ' + seconds + ' s',
-        { 'Retry-After': String(seconds) });
-}
-
-export default { bucket, guessing, limited, take };
+export default { bucket, take };

@@ -1,4 +1,4 @@
-// What in a conversation could have the server fetch something. Touches no nginx object: every function here is plain and runs under any JavaScript engine.
+// What in a conversation is more than text: what the server could fetch, and what grows in the prompt. Touches no nginx object: every function here is plain and runs under any JavaScript engine.
 
 // Base64, or a data URL: nothing with another scheme.
 const INLINE = /^(data:|[A-Za-z0-9+\/=_\s-]*$)/;
@@ -17,7 +17,9 @@ function isObject(value) { return value !== null && typeof value === 'object' &&
 
 function has(object, key, fits) { return Object.keys(object).some(name => fold(name) === key && fits(object[name])); }
 
-// An image, or a file: none, in the body, or elsewhere.
+// Calls of tools in a conversation, by API; a template writes their `<` as \u003c.
+const CALLS = ['tool_calls', 'arguments', 'input'];
+// An image, a file, or a call of a tool: none, in the body, or elsewhere.
 const NONE = 0, INSIDE = 1, ELSEWHERE = 2;
 
 function place(value) { return inline(value) ? INSIDE : ELSEWHERE; }
@@ -38,6 +40,7 @@ function part(key, inner) {
     if (key === 'content' || key === 'output') return within(inner);
     if (key === 'images') return images(inner);
     if (key === 'file_url') return place(inner);
+    if (CALLS.indexOf(key) >= 0) return INSIDE;
     if (key !== 'image_url' && key !== 'source') return NONE;
     if (isObject(inner)) return has(inner, 'url', url => !inline(url)) ? ELSEWHERE : INSIDE;
     return key === 'image_url' ? place(inner) : NONE;
@@ -48,12 +51,12 @@ function images(value) {
     return value.every(inline) ? INSIDE : ELSEWHERE;
 }
 
-/** Does a request, of any of the three APIs, hold images or files, and does one of them lie elsewhere? */
-function pictures(ask) { return Math.max(within(ask.messages), within(ask.input), images(ask.images)); }
+/** Does a request, of any of the three APIs, hold more than text, and does any of that lie elsewhere? */
+function more(ask) { return Math.max(within(ask.messages), within(ask.input), images(ask.images)); }
 
 /** Without the tools that the server itself would run. */
 function ownTools(tools) {
     return tools.filter(tool => !isObject(tool) || !has(tool, 'type', type => SEARCH.test(String(type))));
 }
 
-export default { ELSEWHERE, fold, isObject, ownTools, pictures };
+export default { ELSEWHERE, fold, isObject, more, ownTools };

@@ -5,6 +5,8 @@ const CONTENT = ['"choices":[{', '"content_block_delta"', '.delta"'];
 const SPENT = /"usage":\{[^}]*:[1-9]/;
 const FAILED = /^(data: )?\{("type":"error",)?"error":/;
 const NUMBER = /"(prompt_eval_count|prompt_tokens|input_tokens|eval_count|completion_tokens|output_tokens)":(\d+)/g;
+// The end of an event that says the request again, with whatever keys its tools have.
+const ECHO = /"type":"response\.(created|in_progress)"\}$/;
 // A line above this is never held whole (embeddings, long answers in one piece): only its counts are kept.
 const LINE = 65536;
 // Ollama's chunks name `choices` within their first 250 bytes.
@@ -37,8 +39,11 @@ function note(m, line) {
     let said;
     try { said = JSON.parse(line.slice(line.indexOf('{'))); } catch (e) { return; }
     const u = said.usage || (said.message && said.message.usage) || (said.response && said.response.usage) || said;
-    m.in = number(u.prompt_eval_count, u.prompt_tokens, u.input_tokens);
-    m.out = number(u.eval_count, u.completion_tokens, u.output_tokens);
+    const into = number(u.prompt_eval_count, u.prompt_tokens, u.input_tokens);
+    const out = number(u.eval_count, u.completion_tokens, u.output_tokens);
+    if (!into && !out && !said.done) return; // the caller's own tools and schemas, said again
+    m.in = into;
+    m.out = out;
     m.final = said.type !== 'message_start';
 }
 
@@ -53,7 +58,7 @@ function scan(m, text) {
 function read(m, line) {
     if (m.long) {
         scan(m, line);
-        if (m.long.found) { m.in = m.long.in; m.out = m.long.out; m.final = true; }
+        if (m.long.found && !ECHO.test(line)) { m.in = m.long.in; m.out = m.long.out; m.final = true; }
         m.long = null;
     } else if (plain(line)) m.chunks++;
     else if (counts(line)) note(m, line);

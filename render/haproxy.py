@@ -45,7 +45,7 @@ def relay(settings: StackSettings, plan: Plan) -> str:
     assert own is not None, "settings without a wireguard section never get here"
     return _RELAY.render(
         connect=settings.gateway.connect_timeout_s,
-        idle=settings.gateway.read_timeout_s + 60,
+        idle=settings.gateway.longest_silence_s + 60,
         server4=own.server4,
         server6=own.server6,
         port=own.relay_port,

@@ -80,6 +80,8 @@ def principals(
                 "keyless": user.keyless,
                 "service": user.service,
                 "devices": [device.name for device in user.devices],
+                # What a num_ctx becomes; nothing: it does not go on, and Ollama takes its own.
+                "num_ctx": _wider_context(settings, name),
                 "limits": _limits(settings, name),
             }
             for name, user in sorted(settings.users.items())
@@ -105,6 +107,11 @@ def _limits(settings: StackSettings, user: str) -> dict[str, int | None]:
     limits = settings.limits_of(user).model_dump()
     whole = {name: settings.ollama.context_length for name in ("context_tokens", "answer_tokens")}
     return limits | {name: limits[name] or context for name, context in whole.items()}
+
+
+def _wider_context(settings: StackSettings, user: str) -> int | None:
+    granted = settings.limits_of(user).context_tokens or 0
+    return granted if granted > settings.ollama.context_length else None
 
 
 def policy_files() -> dict[str, str]:

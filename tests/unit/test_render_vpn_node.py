@@ -158,7 +158,7 @@ def test_users_and_limits_never_touch_what_only_a_restart_takes_over():
 
 def test_the_relay_waits_longer_than_the_gateway():
     idle = re.findall(r"timeout (?:client|server) (\d+)s", haproxy.relay(settings(), settings().plan))
-    assert [int(seconds) > settings().gateway.read_timeout_s for seconds in idle] == [True, True]
+    assert [int(seconds) > settings().gateway.longest_silence_s for seconds in idle] == [True, True]
 
 
 @given(st.sets(st.from_regex(r"[a-z0-9][a-z0-9-]{0,30}", fullmatch=True), min_size=2, max_size=6))

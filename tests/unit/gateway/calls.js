@@ -49,8 +49,8 @@ function tallied(facts, kind) {
 }
 
 function planned(ask, path, limits, context) {
-    const bytes = Buffer.byteLength(JSON.stringify(ask)), pictures = reach.pictures(ask) > 0;
-    return { plan: budget.plan(ask, path, bytes, pictures, limits, context), ask: ask };
+    const bytes = Buffer.byteLength(JSON.stringify(ask)), grows = reach.more(ask) > 0;
+    return { plan: budget.plan(ask, path, bytes, grows, limits, context), ask: ask };
 }
 
 /** The verdict on a body, and the body that would go on. */

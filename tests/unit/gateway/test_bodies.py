@@ -50,11 +50,11 @@ def test_a_user_sets_how_it_is_answered_and_never_moves_the_runner(bench: Bench)
     sampling = {
         "temperature": 0.30000000000000004, "top_k": 1, "top_p": 0.5, "min_p": 0.1, "typical_p": 1, "seed": 42,
         "repeat_last_n": 1, "repeat_penalty": 1.1, "presence_penalty": 1, "frequency_penalty": 1, "mirostat": 1,
-        "mirostat_tau": 1, "mirostat_eta": 1, "stop": ["a"], "num_keep": 1, "num_predict": 7, "num_ctx": 512,
+        "mirostat_tau": 1, "mirostat_eta": 1, "stop": ["a"], "num_keep": 1, "num_predict": 7,
     }  # fmt: skip
     runner = {
         "num_batch": 1, "num_gpu": 0, "main_gpu": 1, "use_mmap": False, "num_thread": 1, "numa": True,
-        "low_vram": True, "draft_num_predict": 1,
+        "low_vram": True, "draft_num_predict": 1, "num_ctx": 512,
     }  # fmt: skip
     body = {"options": {**sampling, **runner, "unheard_of": 1}}
     for path in ("/api/chat", "/api/generate"):
@@ -62,13 +62,21 @@ def test_a_user_sets_how_it_is_answered_and_never_moves_the_runner(bench: Bench)
         assert kept(bench, body, path, ANYTHING)["options"] == {**sampling, **runner}
 
 
-@pytest.mark.parametrize("role", [NARROW, ANYTHING], ids=["user", "admin"])
 @pytest.mark.parametrize(
     ("asked", "allowed"),
     [(1, 1), (4095.9, 4095), (4096, 4096), (4097, 4096), (9e15, 4096), (-1, 4096), (None, None)],
 )
-def test_the_context_has_a_limit(asked: float | None, allowed: int | None, role: dict[str, Any], bench: Bench):
-    assert kept(bench, {"options": {"num_ctx": asked}}, user=role)["options"].get("num_ctx") == allowed
+def test_the_context_has_a_limit(asked: float | None, allowed: int | None, bench: Bench):
+    assert kept(bench, {"options": {"num_ctx": asked}}, user=ANYTHING)["options"].get("num_ctx") == allowed
+
+
+@pytest.mark.parametrize("granted", [None, 8192])
+@pytest.mark.parametrize("asked", [1, 4096, 8191, 9e15, -1])
+def test_of_a_users_contexts_there_is_one_else_each_would_load_the_model_anew(
+    asked: float, granted: int | None, bench: Bench
+):
+    sent = kept(bench, {"options": {"num_ctx": asked}}, user=NARROW | {"num_ctx": granted})
+    assert sent["options"].get("num_ctx") == granted
 
 
 @pytest.mark.parametrize("path", sorted(WITH_ANSWER))

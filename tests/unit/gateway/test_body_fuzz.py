@@ -23,7 +23,11 @@ OPTIONS = TABLE["options"]
 PATHS = sorted(set(TABLE["routes"]) - {"/api/create", "/api/delete"})
 EXAMPLES = int(os.environ.get("FORTRESS_FUZZ", "0"))
 
-MODELS = [*["tiny"] * 8, "TINY", "llama3.2:1b", "evil", "x:cloud", "llama3.2:9b-Cloud", "tiny:local", "", "tiny\0"]
+MODELS = [
+    *["tiny"] * 12, "TINY", "llama3.2:1b", "evil", "x:cloud", "llama3.2:9b-Cloud", "tiny:local", "", "tiny\0",
+    "library/tiny", "Registry.ollama.ai/library/llama3.2:1b", "library/evil", "llama3.2://registry.ollama.ai/library/evil:x",
+    "llama3.2:/library/evil", "llama3.2:5000/library/evil", "registry.ollama.ai/tiny", "library/x/tiny",
+]  # fmt: skip
 NUMBERS = [
     "0", "-0", "1", "-1", "-2", "1.0", "1e3", "1E+3", "0.1", "4096", "4097", "99999", "1000.5", "2147483648",
     "9007199254740991", "9007199254740993", "-9007199254740993", "9223372036854775808", "1e18", "1e21", "1e308",
@@ -120,11 +124,13 @@ def case(draw: st.DrawFn) -> tuple[str, bytes, dict[str, Any]]:
     return path, body + tail, draw(st.sampled_from([NARROW, NARROW, ANYTHING]))
 
 
-def may_use(user: dict[str, Any], model: str) -> bool:
-    name = model.lower()
-    if re.search(r":(.*-)?cloud$", name) or name.endswith(":local"):
+def may_use(user: dict[str, Any], asked: dict[str, str]) -> bool:
+    """asked: a model as it is written, and the whole name that Ollama makes of it."""
+    if re.search(r":((.*-)?cloud|local)$", asked["written"].lower()):
         return False
-    return user is ANYTHING or name in ("tiny", "tiny:latest", "llama3.2") or name.startswith("llama3.2:")
+    library, _, name = asked["whole"].lower().rpartition("/")
+    own = library == "registry.ollama.ai/library" and (name == "tiny:latest" or name.startswith("llama3.2:"))
+    return user is ANYTHING or own
 
 
 class Counts:
@@ -133,15 +139,15 @@ class Counts:
 
 def check(path: str, user: dict[str, Any], was: dict[str, Any], verdict: dict[str, Any], sent: dict[str, Any]) -> None:
     """was: what Ollama would obey of the client's bytes; sent: what it obeys of what the gateway passes on."""
-    named = [model for model in was.get("models", []) if model]
+    named = [model for model in was.get("models", []) if model["written"]]
     if not all(may_use(user, model) for model in named):
         Counts.forbidden += 1
         assert "body" not in verdict, "a forbidden model, as Ollama reads the client's bytes, passed"
     if "body" not in verdict or "refused" in sent:
         return
     Counts.obeyed += 1
-    models = [model for model in sent["models"] if model]
-    assert models[0] == verdict["model"]
+    models = [model for model in sent["models"] if model["written"]]
+    assert models[0]["written"] == verdict["model"]
     assert all(may_use(user, model) for model in models)
     assert not sent.get("debug")
     assert not sent.get("search")

@@ -98,16 +98,17 @@ def test_reads_and_inference_are_taken_from_buckets_of_their_own(bench: Bench):
 
 
 @pytest.mark.parametrize(
-    ("call", "reason", "seconds"),
+    ("call", "name", "seconds"),
     [
-        (("limited", "concurrent", 2, 1), "concurrent", "1"),
-        (("guessing", 7), "failed_auth_per_minute", "7"),
-        (("late", {"wait_s": 30}), "queue-wait", "1"),
+        (("limited", "concurrent", "concurrent", 2, "", 1), "concurrent", "1"),
+        (("late", {"wait_s": 30}), "queue_wait_s", "1"),
     ],
 )
-def test_a_limit_says_its_name_and_when_to_come_back(call: tuple[Any, ...], reason: str, seconds: str, bench: Bench):
+def test_a_limit_says_its_name_and_when_to_come_back(call: tuple[Any, ...], name: str, seconds: str, bench: Bench):
     refusal = bench.call(*call)
-    assert (refusal["status"], refusal["reason"], refusal["headers"]["Retry-After"]) == (429, reason, seconds)
+    assert (refusal["status"], refusal["headers"]["Retry-After"]) == (429, seconds)
+    for api in ("native", "openai", "anthropic"):
+        assert f"limit {name} " in bench.call("body", api, refusal)
 
 
 def test_whoever_has_left_the_queue_is_told_nothing(bench: Bench):
@@ -268,7 +269,7 @@ def test_of_stream_options_only_what_ollama_knows_goes_on(bench: Bench):
     [({"source": "a word"}, 0), ({"source": {"data": "iVBO"}}, 1), ({"source": {"url": "https://evil.example/x"}}, 2)],
 )
 def test_a_source_is_a_picture_only_where_it_is_an_object(part: dict[str, Any], place: int, bench: Bench):
-    assert bench.call("pictures", {"messages": [{"content": [part]}]}) == place
+    assert bench.call("more", {"messages": [{"content": [part]}]}) == place
 
 
 def test_a_text_that_is_never_closed_is_no_json(bench: Bench):

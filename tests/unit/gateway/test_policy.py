@@ -11,8 +11,8 @@ CHAT = {"path": "/api/chat", "class": "inference", "models": ["model"]}
 COPY = {"path": "/api/copy", "class": "admin", "models": ["source", "destination"]}
 CREATE = {"path": "/api/create", "class": "admin", "models": ["model", "name"]}
 LIMITS = {"context_tokens": 4096, "answer_tokens": 1000}
-ANYTHING = {"role": "admin", "models": ["*"], "limits": LIMITS}
-NARROW = {"role": "user", "models": ["tiny", "llama3.2:*"], "limits": LIMITS}
+ANYTHING = {"role": "admin", "models": ["*"], "num_ctx": None, "limits": LIMITS}
+NARROW = {"role": "user", "models": ["tiny", "llama3.2:*"], "num_ctx": None, "limits": LIMITS}
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -58,6 +58,9 @@ def test_a_body_is_written_anew_from_what_was_judged(bench: Bench):
         ('{"model":"evil"}', 403, "model-not-granted"),
         ('{"model":"llama3"}', 403, "model-not-granted"),
         ('{"model":"x/tiny"}', 403, "model-not-granted"),
+        ('{"model":"llama3.2://registry.ollama.ai/library/secret:latest"}', 400, "model-name"),
+        ('{"model":"llama3.2:/library/secret"}', 400, "model-name"),
+        ('{"model":"llama3.2:5000/library/secret"}', 403, "model-not-granted"),
         ('{"model":"tiny:cloud"}', 403, "leaves-this-host"),
         ('{"model":"llama3.2:120b-Cloud"}', 403, "leaves-this-host"),
         ('{"model":"llama3.2:a:CLOUD"}', 403, "leaves-this-host"),
@@ -71,7 +74,11 @@ def test_a_body_that_could_be_read_in_two_ways_or_is_not_allowed_is_refused(
     assert (verdict["status"], verdict["reason"]) == (status, reason)
 
 
-@pytest.mark.parametrize("name", ["tiny", "TINY", "tiny:latest", "llama3.2:3b", "llama3.2", "Llama3.2:3B"])
+@pytest.mark.parametrize(
+    "name",
+    ["tiny", "TINY", "tiny:latest", "library/tiny", "registry.ollama.ai/Library/tiny:latest", "library/llama3.2:3b",
+     "llama3.2:3b", "llama3.2", "Llama3.2:3B"],
+)  # fmt: skip
 def test_names_are_matched_as_ollama_reads_them(name: str, bench: Bench):
     assert judge(bench, json.dumps({"model": name}))["model"] == name
 
@@ -88,16 +95,26 @@ def test_names_are_matched_as_ollama_reads_them(name: str, bench: Bench):
         ("x.y", "xzy", False),
         ("x:latest", "x", True),
         ("x", "x:1b", False),
+        ("aa*a", "aa", False),
+        ("l*", "library/secret", False),
+        ("l*", "library/llama", True),
+        ("l*", "l/secret", False),
+        ("*", "l/secret", True),
+        ("hf.co/*", "hf.co/l/secret:1b", True),
+        ("library/l*", "llama", True),
+        ("registry.ollama.ai/x/y", "x/y:latest", True),
+        ("x/y", "library/x/y", False),
     ],
 )
 def test_a_star_stands_for_any_part_of_a_name(pattern: str, name: str, allowed: bool, bench: Bench):
     assert bench.call("mayUse", [pattern], name) is allowed
 
 
-def test_keep_alive_is_for_admins_it_is_felt_by_everybody(bench: Bench):
-    text = '{"model":"tiny","keep_alive":-1}'
-    assert "keep_alive" not in json.loads(judge(bench, text)["body"])
-    assert json.loads(judge(bench, text, ANYTHING)["body"])["keep_alive"] == -1
+def test_what_loads_a_model_anew_or_keeps_it_is_for_admins(bench: Bench):
+    text = '{"model":"tiny","keep_alive":-1,"shift":false}'
+    assert set(json.loads(judge(bench, text)["body"])) == {"model", "options"}
+    body = json.loads(judge(bench, text, ANYTHING)["body"])
+    assert (body["keep_alive"], body["shift"]) == (-1, False)
 
 
 def test_every_model_of_a_copy_is_judged(bench: Bench):

@@ -56,13 +56,19 @@ MESSAGES_END = event(type="message_delta", delta={}, usage={"input_tokens": 26, 
     type="message_stop"
 )
 RESPONSE_USAGE = {"input_tokens": 26, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 298}
-RESPONSES = event(type="response.created", response={"usage": None}) + "".join(
-    event(type="response.output_text.delta", delta=word) for word in WORDS
-)
-RESPONSES_END = event(
-    response={"tools": [{"parameters": {"usage": {"input_tokens": 1}}}], "usage": RESPONSE_USAGE},
-    type="response.completed",
-)
+# The caller's own tools, said again at the beginning and at the end; keys are sorted, as Go writes a map.
+ECHO = {"tools": [{"parameters": {"usage": {"input_tokens": 1}}}]}
+LONG_ECHO = {"tools": [*ECHO["tools"], {"description": "x" * 70_000}]}
+DELTAS = "".join(event(type="response.output_text.delta", delta=word) for word in WORDS)
+
+
+def responses(echo: dict[str, Any]) -> str:
+    begun = [event(response={**echo, "usage": None}, type=f"response.{at}") for at in ("created", "in_progress")]
+    return "".join(begun) + DELTAS
+
+
+RESPONSES = responses(ECHO)
+RESPONSES_END = event(response={**ECHO, "usage": RESPONSE_USAGE}, type="response.completed")
 VECTORS = [[0.123456789] * 4096] * 4
 STREAMS = {
     "native": NATIVE + NATIVE_END,
@@ -148,13 +154,26 @@ def test_bytes_leave_at_once_wherever_they_cannot_be_that_chunk(bench: Bench):
         (COMPLETION, [1000, 4]),
         (MESSAGES, [20, 4]),
         (RESPONSES, [1000, 4]),
+        (responses(LONG_ECHO), [1000, 4]),
         (NATIVE * 1000, [1000, 500]),
         ('{"error":"no such model"}\n', [0, 0]),
         (NATIVE + '{"error":"the runner died"}\n', [1000, 4]),
         ('{"model":"tiny","message":{"content":"half an ans', [1000, 49]),
         ("", [0, 0]),
     ],
-    ids=["native", "chat", "completions", "messages", "responses", "many", "error", "late error", "half", "nothing"],
+    ids=[
+        "native",
+        "chat",
+        "completions",
+        "messages",
+        "responses",
+        "long echo",
+        "many",
+        "error",
+        "late error",
+        "half",
+        "nothing",
+    ],
 )
 def test_a_cut_answer_costs_the_chunks_that_came_and_never_more_than_its_ceiling(
     text: str, tokens: list[int], bench: Bench

@@ -17,6 +17,7 @@ import (
 	"github.com/ollama/ollama/anthropic"
 	"github.com/ollama/ollama/api"
 	"github.com/ollama/ollama/openai"
+	"github.com/ollama/ollama/types/model"
 )
 
 type asked struct {
@@ -24,9 +25,15 @@ type asked struct {
 	Body []byte `json:"body"`
 }
 
+// A model as the request writes it, and the whole name that Ollama looks for.
+type named struct {
+	Written string `json:"written"`
+	Whole   string `json:"whole"`
+}
+
 type answer struct {
 	Refused   string         `json:"refused,omitempty"`
-	Models    []string       `json:"models,omitempty"`
+	Models    []named        `json:"models,omitempty"`
 	KeepAlive bool           `json:"keep_alive,omitempty"`
 	Options   map[string]any `json:"options,omitempty"`
 	Debug     bool           `json:"debug,omitempty"`
@@ -39,6 +46,13 @@ var structs = []any{
 	openai.EmbedRequest{}, openai.ResponsesRequest{}, openai.StreamOptions{}, anthropic.MessagesRequest{},
 }
 
+func names(written ...string) (all []named) {
+	for _, each := range written {
+		all = append(all, named{each, model.ParseName(each).String()})
+	}
+	return all
+}
+
 // As gin's ShouldBindJSON does: one value is decoded, whatever follows it stays unread.
 func decode[T any](body []byte) (request T, err error) {
 	err = json.NewDecoder(bytes.NewReader(body)).Decode(&request)
@@ -46,14 +60,14 @@ func decode[T any](body []byte) (request T, err error) {
 }
 
 func generated(r api.GenerateRequest) answer {
-	return answer{Models: []string{r.Model}, KeepAlive: r.KeepAlive != nil, Options: r.Options, Debug: r.DebugRenderOnly}
+	return answer{Models: names(r.Model), KeepAlive: r.KeepAlive != nil, Options: r.Options, Debug: r.DebugRenderOnly}
 }
 
 func chatted(r *api.ChatRequest, err error) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{Models: []string{r.Model}, KeepAlive: r.KeepAlive != nil, Options: r.Options, Debug: r.DebugRenderOnly}, nil
+	return answer{Models: names(r.Model), KeepAlive: r.KeepAlive != nil, Options: r.Options, Debug: r.DebugRenderOnly}, nil
 }
 
 func obeyed(path string, body []byte) (answer, error) {
@@ -66,16 +80,16 @@ func obeyed(path string, body []byte) (answer, error) {
 		return chatted(&r, err)
 	case "/api/embed":
 		r, err := decode[api.EmbedRequest](body)
-		return answer{Models: []string{r.Model}, KeepAlive: r.KeepAlive != nil, Options: r.Options}, err
+		return answer{Models: names(r.Model), KeepAlive: r.KeepAlive != nil, Options: r.Options}, err
 	case "/api/embeddings":
 		r, err := decode[api.EmbeddingRequest](body)
-		return answer{Models: []string{r.Model}, KeepAlive: r.KeepAlive != nil, Options: r.Options}, err
+		return answer{Models: names(r.Model), KeepAlive: r.KeepAlive != nil, Options: r.Options}, err
 	case "/api/show":
 		r, err := decode[api.ShowRequest](body)
-		return answer{Models: []string{r.Model, r.Name}, Options: r.Options}, err
+		return answer{Models: names(r.Model, r.Name), Options: r.Options}, err
 	case "/api/copy":
 		r, err := decode[api.CopyRequest](body)
-		return answer{Models: []string{r.Source, r.Destination}}, err
+		return answer{Models: names(r.Source, r.Destination)}, err
 	case "/v1/chat/completions":
 		r, err := decode[openai.ChatCompletionRequest](body)
 		if err != nil {
@@ -91,7 +105,7 @@ func obeyed(path string, body []byte) (answer, error) {
 		return generated(converted), err
 	case "/v1/embeddings":
 		r, err := decode[openai.EmbedRequest](body)
-		return answer{Models: []string{r.Model}}, err
+		return answer{Models: names(r.Model)}, err
 	case "/v1/responses":
 		r, err := decode[openai.ResponsesRequest](body)
 		if err != nil {
