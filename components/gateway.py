@@ -19,7 +19,7 @@ from components.names import Names
 from components.networks import Networks
 from components.pki import Certificate
 from components.volume import volume
-from render import browser, nginx, page
+from render import browser, nginx, page, trails
 from render.principals import policy_files, principals
 from settings import PROJECT, StackSettings
 
@@ -68,6 +68,7 @@ class Gateway(pulumi.ComponentResource):
         files: dict[str, Input[str]] = {
             **policy_files(),
             "nginx.conf": nginx.gateway(settings, settings.plan),
+            trails.FILE: trails.age(settings),
             "principals.js": Output.all(
                 now=Output.all(**self.args.key_hashes), before=Output.all(**self.args.previous_hashes)
             ).apply(lambda hashes: principals(settings, addresses, hashes["now"], hashes["before"])),

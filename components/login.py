@@ -17,7 +17,7 @@ from components.identity import seed
 from components.names import Names
 from components.networks import Networks
 from components.volume import volume
-from render import oauth2_proxy
+from render import oauth2_proxy, trails
 from settings import StackSettings
 from settings.keys import Seed, cookie_secret
 
@@ -57,6 +57,7 @@ class Login(pulumi.ComponentResource):
         files: dict[str, Input[str]] = {
             "oauth2-proxy.cfg": oauth2_proxy.config(settings, settings.plan),
             "people": oauth2_proxy.people(settings),
+            trails.FILE: trails.age(settings),
             "client-secret": Output.secret(own.client_secret.get_secret_value()),
             "cookie-secret": Output.secret(
                 cookie_seed.apply(lambda text: cookie_secret(Seed.from_hex(text), own.epoch)),

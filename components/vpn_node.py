@@ -17,7 +17,7 @@ from components.identity import DeviceIdentity, seed
 from components.names import Names
 from components.networks import Networks
 from components.volume import volume
-from render import haproxy, nftables, wireguard
+from render import haproxy, nftables, trails, wireguard
 from settings import StackSettings
 from settings.keys import SERVER, Seed, wireguard_private, wireguard_public
 
@@ -94,6 +94,7 @@ class VpnNode(pulumi.ComponentResource):
                 "addresses": wireguard.addresses(settings),
                 "interface": wireguard.interface(settings),
                 "haproxy.cfg": haproxy.relay(settings, settings.plan),
+                trails.FILE: trails.age(settings),
             },
             consumer=Consumer(
                 image=self.args.image,

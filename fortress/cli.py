@@ -41,7 +41,8 @@ def preview(stack: Stack = "dev") -> None:
 @app.command()
 def down(stack: Stack = "dev") -> None:
     """Destroy everything of this stack: containers, networks, volumes, files and bundles."""
-    up.down(console, stack)
+    with commands.recorded(console, stack, "down", stack, last=True):
+        up.down(console, stack)
 
 
 @app.command()

@@ -21,19 +21,25 @@ WRITE = f"printf '%s\\n' \"$1\" | write-down {COMMANDS.folder} {COMMANDS.stem}"
 
 
 @contextmanager
-def recorded(console: Console, stack: str, command: str, about: str) -> Iterator[None]:
-    """Write down what becomes of the block; a config that is refused has changed nothing."""
+def recorded(console: Console, stack: str, command: str, about: str, *, last: bool = False) -> Iterator[None]:
+    """Write down what becomes of the block; a config that is refused has changed nothing.
+
+    last: the trail goes with what the block does, so that it began is written first, and that it is done nowhere.
+    """
+    if last:
+        _tell(console, stack, command, about, "begun")
     try:
         yield
     except ConfigRefused:
         raise
     except BaseException:
-        _tell(console, stack, command, about, "failed")
+        _tell(console, stack, command, about, "failed", quiet=last)
         raise
-    _tell(console, stack, command, about, "done")
+    if not last:
+        _tell(console, stack, command, about, "done")
 
 
-def _tell(console: Console, stack: str, command: str, about: str, result: str) -> None:
+def _tell(console: Console, stack: str, command: str, about: str, result: str, *, quiet: bool = False) -> None:
     if not paths.stack_file(stack).exists() or (result == "failed" and not docker_engine.answers()):
         return
     try:
@@ -41,7 +47,7 @@ def _tell(console: Console, stack: str, command: str, about: str, result: str) -
             troubles = [write(each, command, about, result) for each in gateways(there, stack)]
     except (Stop, ConfigRefused) as stop:
         troubles = [str(stop)]
-    for trouble in filter(None, troubles):
+    for trouble in filter(None, () if quiet else troubles):
         console.print(f"[yellow]this command is not in the trail:[/] {trouble}", highlight=False)
 
 

@@ -23,8 +23,17 @@ def gateways(there: DockerClient, stack: str) -> list[Container]:
 
 
 def running(there: DockerClient, stack: str, component: str) -> list[Container]:
-    labels = [f"fortress.stack={stack}", f"fortress.component={component}"]
-    return there.containers.list(filters={"label": labels, "status": "running"})
+    return there.containers.list(filters={"label": _labels(stack, component), "status": "running"})
+
+
+def all_run(there: DockerClient, stack: str, component: str) -> bool:
+    """Is the component there, and does each of its containers run?"""
+    found = there.containers.list(all=True, filters={"label": _labels(stack, component)})
+    return bool(found) and all(each.status == "running" for each in found)
+
+
+def _labels(stack: str, component: str) -> list[str]:
+    return [f"fortress.stack={stack}", f"fortress.component={component}"]
 
 
 def operator() -> str:

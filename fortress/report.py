@@ -14,7 +14,7 @@ from rich.console import Console
 
 from fortress import review, trail, up
 from fortress.errors import Stop
-from fortress.in_gateway import gateways
+from fortress.in_gateway import all_run, gateways
 from fortress.pulumi_cli import Pulumi
 from fortress.renewal import LEAF
 from images import catalogue
@@ -29,7 +29,7 @@ def write(console: Console, stack: str, month: str | None, out: Path) -> list[Pa
     """Returns: the page and its Markdown."""
     made = review.now()
     with up.reached(Console(stderr=True), stack) as (config, there):
-        chosen = month or f"{made:%Y-%m}"
+        chosen = month or review.running(config, made)
         found = gather(there, config, chosen, made)
     found.below_floors = tuple(catalogue.below_floors(config.engine.value))
     found.unknown = _from_the_state(console, found, config)
@@ -55,6 +55,8 @@ def gather(there: DockerClient, config: StackSettings, month: str, made: datetim
     lines = {name: chain.from_iterable(each.lines() for each in those) for name, those in readers.items()}
     review.count(found, config, **lines)
     found.unreadable = sum(each.unreadable for those in readers.values() for each in those)
+    parts = [part for part in review.TELLS if part != trail.LOGINS.component or config.login]
+    found.unread = tuple(part for part in parts if not all_run(there, config.stack, part))
     return found
 
 

@@ -6,7 +6,7 @@ It counts and names; how it looks is in render/report.py.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,12 +14,15 @@ from fortress.errors import Stop
 from fortress.trail import moment
 from settings import StackSettings
 
-DAY_S = 86400
 OLD_KEY_DAYS = 365
 CERTIFICATE_DAYS = 30
 ROAMED_OFTEN = 4
 MANY_FAILURES = 30
 NEAR_BUDGET = 0.8
+UNPROVEN = ("no-identity", "not-in-the-list", "failed_auth_per_minute")
+"""Reasons of requests that proved nobody, as gateway/audit.js counts them: above a limit of their own they are 429."""
+TELLS = {"gateway": "requests and commands", "vpn-node": "new devices and moves", "login": "sign-ins"}
+"""Component -> what only its trail tells."""
 
 
 @dataclass
@@ -92,6 +95,10 @@ class Review:
     """(when, command, about, by, result)."""
     signed_in: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     """(user, result)."""
+    lost: list[tuple[datetime, int]] = field(default_factory=list[tuple[datetime, int]])
+    """(when a line could be written again, how many could not be before it)."""
+    unread: tuple[str, ...] = ()
+    """Components of TELLS of which not all run: a trail is read through the container that writes it."""
     unreadable: int = 0
     first_line: datetime | None = None
     below_floors: tuple[str, ...] = ()
@@ -126,10 +133,16 @@ def bounds(month: str, zone: str) -> tuple[datetime, datetime]:
     return begin, begin.replace(year=begin.year + year, month=number + 1)
 
 
+def running(config: StackSettings, made: datetime) -> str:
+    """The month that runs where the stack is."""
+    return f"{made.astimezone(ZoneInfo(config.timezone)):%Y-%m}"
+
+
 def empty(config: StackSettings, month: str, made: datetime) -> Review:
     begin, end = bounds(month, config.timezone)
-    last = min(end, max(made, begin))
-    count = max(1, -(-int((last - begin).total_seconds()) // DAY_S))
+    # By the calendar: a day has 23 or 25 hours where the clocks change.
+    over = end.date() if made >= end else made.astimezone(begin.tzinfo).date() + timedelta(days=1)
+    count = max(1, (over - begin.date()).days)
     days = [str(day) for day in range(1, count + 1)]
     return Review(
         stack=config.stack,
@@ -162,6 +175,8 @@ def count(
     for when, line in _of_the_month(review, requests):
         if review.first_line is None or when < review.first_line:
             review.first_line = when
+        if line.get("event") == "audit-lost" and (lines := _number(line, "lines")):
+            review.lost.append((when, lines))
         if "verdict" in line:
             _request(review, owners, when, line)
     for when, line in _of_the_month(review, tunnel):
@@ -178,22 +193,22 @@ def count(
 
 
 def _request(review: Review, owners: Mapping[str, str], when: datetime, line: Mapping[str, Any]) -> None:
-    day = (when.astimezone(ZoneInfo(review.zone)).date() - review.begin.date()).days
+    # What is written while midnight passes, or by a clock that was ahead, counts as today's.
+    day = min((when.astimezone(review.begin.tzinfo).date() - review.begin.date()).days, len(review.days) - 1)
     verdict, principal, reason = _word(line, "verdict"), _word(line, "principal"), _word(line, "reason")
     tokens = _number(line, "tokens_in"), _number(line, "tokens_out")
     review.requests += 1
-    if day < len(review.days):
-        if verdict in review.by_day:
-            review.by_day[verdict][day] += 1
-        for into, spent in zip(review.tokens_by_day, tokens, strict=True):
-            into[day] += spent
+    if verdict in review.by_day:
+        review.by_day[verdict][day] += 1
+    for into, spent in zip(review.tokens_by_day, tokens, strict=True):
+        into[day] += spent
     first = line.get("first_token_s")
     if isinstance(first, int | float):
         review.first_token_s.append(float(first))
     if verdict == "refused":
         review.reasons[reason or "unknown"] += 1
         status, address = line.get("status"), _word(line, "address")
-        if status == 401:
+        if reason in UNPROVEN:
             review.failures[f"{address} ({owners[address]})" if address in owners else address] += 1
         elif principal and status in (403, 404, 405):
             review.forbidden[(principal, _word(line, "route"), reason)] += 1
@@ -257,6 +272,11 @@ def keys(config: StackSettings, seeds: Mapping[str, datetime], now: datetime) ->
 def to_do(review: Review) -> list[str]:
     """Sentences, the most pressing first."""
     said: list[str] = []
+    for part in review.unread:
+        said.append(
+            f"The trail of {part} could not be read, for not all of it runs: {TELLS[part]} are missing here. Start it, "
+            "then make this page again."
+        )
     for each in review.certificates:
         left = (each.until - review.made).days
         if left < CERTIFICATE_DAYS:
@@ -283,6 +303,11 @@ def to_do(review: Review) -> list[str]:
     idle = [name for name, user in review.users.items() if user.known and not user.requests]
     if idle:
         said.append(f"Nobody heard of {_listed(idle)} this month: does the line in the stack file still have a use?")
+    if review.lost:
+        said.append(
+            f"{sum(lines for _, lines in review.lost)} requests have no line in the trail and are in no figure here: "
+            "it could not be written. Look whether the disk was full."
+        )
     if review.unreadable:
         said.append(f"{review.unreadable} lines of the trail could not be read: look whether the disk was full.")
     return said

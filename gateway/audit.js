@@ -107,4 +107,4 @@ function counted(f, kind, add) {
     }
 }
 
-export default { BOUNDS, agent, bin, counted, facts, gap, line, model, named };
+export default { BOUNDS, UNPROVEN, agent, bin, counted, facts, gap, line, model, named };

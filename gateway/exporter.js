@@ -63,7 +63,7 @@ function blocks(now) {
 
 /** js_content of /metrics. */
 async function scrape(r) {
-    const shared = ngx.shared, now = Date.now(), counts = {}, there = await ollama(r);
+    const shared = ngx.shared, now = Date.now(), counts = metrics.born(principals), there = await ollama(r);
     shared.figures.items(1000000).forEach(row => { counts[row[0]] = row[1]; });
     r.headersOut['Content-Type'] = 'text/plain; version=0.0.4; charset=utf-8';
     r.return(200, metrics.text(counts, [

@@ -143,19 +143,28 @@ def _suspicious(review: Review) -> Section:
     roamed = [(who, str(times)) for who, times in review.roamed.most_common()]
     signed = [(user, result, str(times)) for (user, result), times in sorted(review.signed_in.items())]
     commands = [(when(at, zone), *words) for at, *words in review.commands]
+    lost = [(when(at, zone), str(lines)) for at, lines in review.lost]
+
+    def none(part: str, word: str = "None.") -> str:
+        return f"Not known: the trail of {part} could not be read." if part in review.unread else word
+
     return Section(
         "Worth a look",
         (),
         (
-            ("Without a valid proof", Table(("tunnel address", "requests"), failures, "Nobody.", right)),
+            (
+                "Without a valid proof",
+                Table(("tunnel address", "requests"), failures, none("gateway", "Nobody."), right),
+            ),
             (
                 "Known, but not allowed there",
-                Table(("user", "route", "reason", "times"), forbidden, "Nobody.", frozenset({3})),
+                Table(("user", "route", "reason", "times"), forbidden, none("gateway", "Nobody."), frozenset({3})),
             ),
-            ("New devices", Table(("when", "device", "address"), new, "None.")),
-            ("Moved while connected", Table(("device", "times"), roamed, "Nobody.", right)),
-            ("Sign-ins in the browser", Table(("user", "result", "times"), signed, "None.", frozenset({2}))),
-            ("Commands", Table(("when", "command", "about", "by", "result"), commands, "None.")),
+            ("New devices", Table(("when", "device", "address"), new, none("vpn-node"))),
+            ("Moved while connected", Table(("device", "times"), roamed, none("vpn-node", "Nobody."), right)),
+            ("Sign-ins in the browser", Table(("user", "result", "times"), signed, none("login"), frozenset({2}))),
+            ("Commands", Table(("when", "command", "about", "by", "result"), commands, none("gateway"))),
+            ("Requests without a line in the trail", Table(("until", "requests"), lost, none("gateway"), right)),
         ),
     )
 

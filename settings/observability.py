@@ -156,7 +156,7 @@ class ObservabilitySettings(Settings):
         le=1_000_000,
         description="All audit files together: the oldest go first. A million requests are about 450 MB.",
     )
-    audit_files_days: int = Field(default=400, ge=1, le=3660, description="Older audit files are deleted.")
+    audit_files_days: int = Field(default=400, ge=1, le=3660, description="Older files are deleted, of every trail.")
     retention: Retention = Field(default=Retention(), description="Of `form: full`.")
     object_storage: ObjectStorage | None = Field(default=None, description="Of `form: full`.")
     alerts: AlertReceivers | None = Field(

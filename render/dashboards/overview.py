@@ -34,7 +34,7 @@ BOARD = Board(
                 number("Waiting for a slot", "sum(fortress_queue_length)", red_from=1),
                 number("Slots in use", "sum(fortress_slots_used)"),
                 number("Tokens", "sum(increase(fortress_tokens_total[$__range]))"),
-                number("Refusals", "sum(increase(fortress_refusals_total[$__range]))"),
+                number("Refusals", 'sum(increase(fortress_requests_total{verdict="refused"}[$__range]))'),
                 rows(
                     "Who is here: seconds since the last handshake",
                     f"sort(max by (user, device) {HERE})",

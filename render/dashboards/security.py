@@ -1,5 +1,6 @@
 """What an attacker, a thief of keys or a careless admin would leave behind."""
 
+from fortress.review import UNPROVEN
 from render.dashboards.parts import Board, Query, Row, Source, bars, graph, lines, number, rows
 
 
@@ -17,7 +18,7 @@ BOARD = Board(
             "Today",
             (
                 number("Failed proofs", "sum(increase(fortress_auth_failures_total[$__range]))", red_from=30),
-                number("Refusals", "sum(increase(fortress_refusals_total[$__range]))"),
+                number("Refusals", 'sum(increase(fortress_requests_total{verdict="refused"}[$__range]))'),
                 number("Blocked users", 'sum(fortress_blocked{kind="user"}) or vector(0)', red_from=1),
                 number("Blocked addresses", 'sum(fortress_blocked{kind="address"}) or vector(0)', red_from=1),
                 number("New devices", _tunnel("peer-new"), source=Source.LOKI, red_from=1),
@@ -46,7 +47,7 @@ BOARD = Board(
                 ),
                 bars(
                     "Without a valid proof, by tunnel address",
-                    'sum by (address) (count_over_time({kind="audit"} | status="401" [$__range]))',
+                    f'sum by (address) (count_over_time({{kind="audit"}} | reason=~"{"|".join(UNPROVEN)}" [$__range]))',
                     "{{address}}",
                     source=Source.LOKI,
                 ),

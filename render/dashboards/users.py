@@ -32,7 +32,7 @@ BOARD = Board(
                 ),
                 bars(
                     "Tokens by model",
-                    f"sum by (principal, model) (increase(fortress_tokens_total{OF}[$__range]))",
+                    f"sum by (principal, model) (increase(fortress_tokens_total{OF}[$__range])) > 0",
                     "{{principal}}, {{model}}",
                 ),
             ),
@@ -42,12 +42,13 @@ BOARD = Board(
             (
                 rows(
                     "Requests by verdict",
-                    f"sort_desc(sum by (principal, class, verdict) (increase(fortress_requests_total{OF}[$__range])))",
+                    "sort_desc(sum by (principal, class, verdict) "
+                    f"(increase(fortress_requests_total{OF}[$__range])) > 0)",
                 ),
                 rows(
                     "Limits hit",
                     'sort_desc(sum by (principal, limit) (increase(fortress_limits_hit_total{principal=~"$user"}'
-                    "[$__range])))",
+                    "[$__range])) > 0)",
                 ),
             ),
         ),

@@ -289,6 +289,10 @@ def test_a_protected_stack_refuses_to_be_destroyed_and_names_the_word(fortress: 
     said = fortress.fortress("down", check=False)
     assert fortress.last_code == 1
     assert "protect: false" in said
+    assert [(line["command"], line["result"]) for line in fortress.commands()][-2:] == [
+        ("down", "begun"),
+        ("down", "failed"),
+    ]
     fortress.config["protect"] = False
     fortress.write()
 

@@ -4,6 +4,7 @@ import getpass
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,13 +16,17 @@ from zoneinfo import ZoneInfo
 import pytest
 from docker.errors import APIError
 from rich.console import Console
+from typer.testing import CliRunner
 
 import images
-from fortress import commands, in_gateway, trail
+from fortress import cli, commands, in_gateway, trail
 from fortress.errors import Stop
-from settings import ConfigRefused
+from render import trails
+from settings import PROJECT, ConfigRefused, load
 
 NOW = 1_800_000_000
+DAY_S = 86400
+CONFIG: dict[str, Any] = {"users": {"bob": {}}, "wireguard": {"endpoint": "vpn.example.com:51820"}}
 WRITER = Path(images.__file__).parent / "trails" / "write-down"
 
 
@@ -133,6 +138,36 @@ def test_a_command_is_recorded_however_it_ends(
     assert said.export_text() == ""
 
 
+@pytest.mark.parametrize(("ends", "results"), [(None, ["begun"]), (Stop("half-way"), ["begun", "failed"])])
+def test_what_ends_the_trail_is_in_it_before_it_begins(
+    ends: Stop | None, results: list[str], inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _reached(monkeypatch, tmp_path, Engine(inside))
+
+    def down(*_: Any) -> None:
+        assert [(each["command"], each["about"], each["result"]) for each in told(tmp_path)] == [
+            ("down", "dev", "begun")
+        ]
+        if ends is not None:
+            raise ends
+
+    monkeypatch.setattr(commands.up, "down", down)
+    done = CliRunner().invoke(cli.app, ["down", "--stack", "dev"])
+    assert done.exception is ends
+    assert [each["result"] for each in told(tmp_path)] == results
+
+
+def test_a_failure_that_took_the_gateway_with_it_leaves_the_line_and_says_no_more(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _reached(monkeypatch, tmp_path, Engine(inside))
+    said = Console(record=True)
+    with pytest.raises(Stop), commands.recorded(said, "dev", "down", "dev", last=True):
+        _reached(monkeypatch, tmp_path, Engine())
+        raise Stop("half-way")
+    assert ([each["result"] for each in told(tmp_path)], said.export_text()) == (["begun"], "")
+
+
 def test_a_refused_config_has_changed_nothing(inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _reached(monkeypatch, tmp_path, Engine(inside))
     with pytest.raises(ConfigRefused), commands.recorded(Console(), "dev", "up", "dev"):
@@ -226,8 +261,19 @@ def test_nothing_is_there_yet(tmp_path: Path):
     assert lines(tmp_path) == [1]
 
 
-def written(folder: Path, text: str, size: int = 1) -> int:
-    return subprocess.run([WRITER, folder, "audit", str(size)], input=text.encode(), capture_output=True).returncode
+def written(folder: Path, text: str, size: int = 1, days: int = 400) -> int:
+    """By a deployment whose trails may grow so old."""
+    config = folder.with_name(f"{folder.name}-config")
+    config.mkdir(exist_ok=True)
+    kept = load("dev", {f"{PROJECT}:{key}": value for key, value in (CONFIG | _kept(days)).items()})
+    (config / trails.FILE).write_text(trails.age(kept))
+    command = [WRITER, folder, "audit", str(size)]
+    environment = {**os.environ, "WRITE_DOWN_CONFIG": str(config)}
+    return subprocess.run(command, input=text.encode(), capture_output=True, env=environment).returncode
+
+
+def _kept(days: int) -> dict[str, Any]:
+    return {"observability": {"audit_files_days": days}}
 
 
 def names(folder: Path) -> list[str]:
@@ -241,6 +287,34 @@ def test_what_is_written_down_is_set_aside_by_size_and_bounded(tmp_path: Path):
     assert lines(tmp_path) == [3, 4, 5, 6, 7], "in the order in which they came, though all within a second"
     assert written(tmp_path, row(8, n=8) + "\n", size=1_000_000) == 0
     assert len(names(tmp_path)) == 4
+
+
+def old(seconds: float) -> str:
+    """A line of so long ago."""
+    return f'{{"time":"{commands.stamp(int(time.time() - seconds))}","n":0}}\n'
+
+
+@pytest.mark.parametrize(
+    ("days", "age_s", "goes"),
+    [(400, 80 * DAY_S, True), (400, 80 * DAY_S - 60, False), (1, DAY_S // 5, True), (1, -DAY_S, False)],
+)
+def test_what_is_written_down_is_set_aside_by_age(days: int, age_s: int, goes: bool, tmp_path: Path):
+    (tmp_path / "audit.json").write_text(old(age_s) + old(0))
+    assert written(tmp_path, row(1, n=1) + "\n", size=1_000_000, days=days) == 0
+    assert len(names(tmp_path)) == goes
+    assert lines(tmp_path) == [0, 0, 1]
+
+
+def test_no_line_grows_older_than_the_age_that_is_set_whoever_writes(tmp_path: Path):
+    """A fifth of 10 days, five times: as often as the file begins anew, with nothing in it too."""
+    (tmp_path / "audit.json").write_text(old(2 * DAY_S))
+    for fifth in range(5):
+        assert lines(tmp_path) == [0], f"gone after {fifth} fifths"
+        assert written(tmp_path, "", size=1_000_000, days=10) == 0
+        assert written(tmp_path, "", size=1_000_000, days=10) == 0, "an empty file is not set aside at once"
+        assert len(names(tmp_path)) == min(fifth + 1, 4)
+        os.utime(tmp_path / "audit.json", (time.time() - 2 * DAY_S,) * 2)
+    assert lines(tmp_path) == []
 
 
 def test_a_clock_that_was_ahead_takes_no_new_file_with_it(tmp_path: Path):

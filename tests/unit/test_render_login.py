@@ -101,12 +101,14 @@ class Trail:
         self.folder = folder
         (folder / "people").write_text('# made\n"bob@example.com" bob\n"a.n+n@example.com" ann\n')
 
-    def __call__(self, *said: str, **more: str) -> list[Any]:
-        places = {"LOGIN_CONFIG": str(self.folder), "LOGIN_LOG": str(self.folder)}
+    def __call__(self, *said: str, word: str = "trail", path: Path = SCRIPT.parent, **more: str) -> list[Any]:
+        """path: folder of the programs that it finds first."""
+        places = {"LOGIN_CONFIG": self.folder, "LOGIN_LOG": self.folder, "LOGIN_PIPE": self.folder / "said"}
+        found = f"{path}:{SCRIPT.parent}:{SCRIPT.parents[1] / 'trails'}:{os.environ['PATH']}"
         done = subprocess.run(
-            ["sh", str(SCRIPT), "trail"],
+            ["sh", str(SCRIPT), word],
             input="".join(f"{line}\n" for line in said),
-            env={"PATH": f"{SCRIPT.parents[1] / 'trails'}:{os.environ['PATH']}", **places, **more},
+            env={"PATH": found, **{name: str(place) for name, place in places.items()}, **more},
             capture_output=True,
             text=True,
             timeout=60,
@@ -163,6 +165,16 @@ def test_the_trail_is_rotated_and_bounded(trail: Trail):
         (trail.folder / f"auth-2027010{day}T000000Z.json").write_text("{}\n")
     assert len(trail('signed-in AuthSuccess 10.66.1.2 "-"', LOGIN_BYTES="2")) == 1
     assert len(list(trail.folder.glob("auth-*.json"))) == 4
+
+
+def test_old_sign_ins_go_where_nobody_signs_in(trail: Trail, tmp_path_factory: pytest.TempPathFactory):
+    old = '{"time":"2020-01-01T00:00:00.000Z","event":"login"}\n'
+    (trail.folder / "auth.json").write_text(old)
+    proxy = tmp_path_factory.mktemp("bin") / "oauth2-proxy"
+    proxy.write_text("#!/bin/sh\nexec sleep 2\n")
+    proxy.chmod(0o755)
+    assert trail(word="run", path=proxy.parent) == []
+    assert [file.read_text() for file in trail.folder.glob("auth-*.json")] == [old]
 
 
 def test_a_sign_in_that_cannot_be_written_down_is_said_and_stops_nobody(trail: Trail):

@@ -7,17 +7,19 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from fortress import report as command
-from fortress import review
+from fortress import review, trail
 from fortress.errors import Stop
 from fortress.review import Certificate, Review
 from render import pictures, report
 from render.pictures import Series, Tile, short
+from render.principals import POLICY
 from settings import StackSettings, load
 from tests.audit_line import LINE
 from tests.unit.conftest import Golden
@@ -98,6 +100,7 @@ def a_month() -> Review:
     there = {"status": 403, "verdict": "refused", "reason": "admin-only", "route": "/api/delete", "model": ""}
     requests += [request(18, first_token_s=None, tokens_in=0, tokens_out=0, **there)] * 3
     requests += [request(20, verdict="failed", status=502, tokens_in=0, tokens_out=0)] * 4
+    requests += [{"time": at(21, 3), "event": "audit-lost", "lines": lines} for lines in (12, 1)]
     events = {"peer-new": 2, "peer-roamed": 6, "peer-came": 30}
     tunnel = [
         {
@@ -150,17 +153,25 @@ def test_what_is_counted_is_what_was_written():
         request(2, verdict="refused", reason="tokens_per_day", status=429, tokens_in=0, tokens_out=0),
         request(2, verdict="cut", reason="blocked"),
         request(3, principal="", verdict="refused", status=401, reason="no-identity"),
+        request(3, principal="", verdict="refused", status=429, reason="failed_auth_per_minute"),
+        request(3, principal="", verdict="refused", status=403, reason="not-in-the-list"),
+        request(3, verdict="refused", status=429, reason="requests_per_minute"),
         request(3, verdict="refused", status=404, reason="unknown-route", route="unknown"),
         request(3, principal="dave", tokens_in=0, tokens_out=0),
     )
-    assert (found.requests, found.refused, found.tokens) == (7, 3, 30 + 3 + 30 + 30 + 30)
+    assert (found.requests, found.refused, found.tokens) == (10, 6, 30 + 3 + 30 + 30 + 30 * 4)
     assert found.by_day["allowed"][:4] == [2, 0, 1, 0]
     assert found.by_day["cut"][1] == 1
-    assert (found.users["bob"].requests, found.users["bob"].refused, found.users["bob"].tokens) == (4, 2, 90)
+    assert (found.users["bob"].requests, found.users["bob"].refused, found.users["bob"].tokens) == (5, 3, 120)
     assert (found.users["dave"].role, found.users["dave"].known) == ("gone", False)
-    assert found.failures == {"10.66.0.9": 1}
+    assert found.failures == {"10.66.0.9": 3}
     assert found.forbidden == {("bob", "unknown", "unknown-route"): 1}
     assert (found.first_token(0.5), found.first_token(0.95)) == (0.25, 0.25)
+
+
+def test_who_proved_nobody_is_who_the_gateway_counts_so():
+    [reasons] = re.findall(r"^const UNPROVEN = \[(.*)\];$", (POLICY / "audit.js").read_text(), re.MULTILINE)
+    assert tuple(reasons.replace("'", "").split(", ")) == review.UNPROVEN
 
 
 def test_the_month_is_that_of_the_stacks_own_time_zone():
@@ -181,11 +192,12 @@ def test_what_is_no_month_is_refused_with_the_way_to_write_one(month: str):
 def test_a_line_of_another_shape_changes_nothing_and_stops_nothing():
     odd: list[dict[str, Any]] = [
         {"time": at(1)},
+        {"time": at(1), "event": "audit-lost", "lines": "many"},
         {"time": at(1), "verdict": 5, "principal": ["x"], "tokens_in": "many", "address": None},
         {"time": at(1), "verdict": "allowed", "principal": "x" * 9999, "tokens_out": -5, "first_token_s": "soon"},
     ]
     found = counted(*odd, tunnel=odd, commands=odd, logins=odd)
-    assert (found.requests, found.tokens, found.refused) == (2, 0, 0)
+    assert (found.requests, found.tokens, found.refused, found.lost) == (2, 0, 0, [])
     assert max(map(len, found.users)) == 128
     assert report.html(found)
 
@@ -206,6 +218,7 @@ def test_what_to_do_is_said_and_nothing_else():
         "Keys that may be more than a year old: alice, alice/laptop, alice/phone, bob, bob/default",
         "bob used ",
         "Nobody heard of carol",
+        "13 requests have no line in the trail",
     ):
         assert word in said
     assert "fortress-pki-authority" not in said
@@ -238,6 +251,55 @@ def test_seeds_and_certificates_are_read_from_the_state():
     assert certificate.name == "fortress-pki-server"
 
 
+class Engine:
+    """Its containers, and nothing in them."""
+
+    def __init__(self, **states: str) -> None:
+        self.states = {name.replace("_", "-"): state for name, state in states.items()}
+        self.containers = self
+
+    def list(self, filters: dict[str, Any], **_: Any) -> list[Any]:
+        [part] = [label.removeprefix("fortress.component=") for label in filters["label"][1:]]
+        state = self.states.get(part)
+        wanted = state is not None and filters.get("status", state) == state
+        return [SimpleNamespace(id=part, status=state, client=SimpleNamespace(api=self))] if wanted else []
+
+    def exec_create(self, *_: Any, **__: Any) -> dict[str, str]:
+        return {"Id": ""}
+
+    def exec_start(self, *_: Any, **__: Any) -> tuple[bytes, ...]:
+        return ()
+
+    def exec_inspect(self, _: str) -> dict[str, int]:
+        return {"ExitCode": trail.NOTHING_YET}
+
+
+PROVIDER = {"provider": "oidc", "issuer_url": "https://id.example.com", "client_id": "x", "client_secret": "y" * 16}
+BROWSER = {"browser": PROVIDER, "users": {"alice": {"email": "alice@example.com"}}}
+
+
+@pytest.mark.parametrize(
+    ("states", "more", "unread"),
+    [
+        ({"gateway": "running", "vpn_node": "running"}, {}, ()),
+        ({"gateway": "running", "vpn_node": "exited"}, {}, ("vpn-node",)),
+        ({"gateway": "running"}, BROWSER, ("vpn-node", "login")),
+        ({"gateway": "running", "vpn_node": "running", "login": "restarting"}, BROWSER, ("login",)),
+        ({"gateway": "running", "vpn_node": "running", "login": "running"}, BROWSER, ()),
+    ],
+)
+def test_a_trail_that_could_not_be_read_is_not_a_clean_one(
+    states: dict[str, str], more: dict[str, Any], unread: tuple[str, ...]
+):
+    found = command.gather(cast(Any, Engine(**states)), config(**more), "2026-11", MADE)
+    assert found.unread == unread
+    text = report.markdown(found)
+    for part, title in (("vpn-node", "New devices"), ("vpn-node", "Moved while connected"), ("login", "Sign-ins in")):
+        _, _, below = text.partition(f"### {title}")
+        assert below.split("\n")[2].startswith("Not known: the trail of" if part in unread else "No")
+        assert (f"The trail of {part} could not be read" in text.partition("## Use")[0]) == (part in unread)
+
+
 HOSTILE = "<script>alert(1)</script>\"'&|`_*[x](y)\n## x"
 
 
@@ -245,7 +307,7 @@ def test_no_text_of_the_trail_becomes_markup():
     found = counted(
         request(principal=HOSTILE, reason=HOSTILE, model=HOSTILE, agent=HOSTILE, address=HOSTILE, route=HOSTILE),
         request(principal=HOSTILE, reason=HOSTILE, verdict="refused", status=403, route=HOSTILE),
-        request(principal="", reason=HOSTILE, verdict="refused", status=401, address=HOSTILE),
+        request(principal="", reason="no-identity", verdict="refused", status=401, address=HOSTILE),
         commands=[{"time": at(1), "command": HOSTILE, "about": HOSTILE, "by": HOSTILE, "result": HOSTILE}],
         logins=[{"time": at(1), "user": HOSTILE, "result": HOSTILE}],
         tunnel=[{"time": at(1), "event": "peer-new", "user": HOSTILE, "device": HOSTILE, "address": HOSTILE}],
@@ -322,14 +384,60 @@ def test_an_old_month_has_all_its_days_and_a_new_one_those_until_now():
     assert len(review.empty(config(), "2026-12", MADE).days) == 1
 
 
-def test_both_pages_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("month", "made", "zone", "days"),
+    [
+        ("2027-03", "2027-03-29T22:30:00Z", "Europe/Berlin", 30),  # half past midnight, after a day of 23 hours
+        ("2027-03", "2027-03-29T21:30:00Z", "Europe/Berlin", 29),
+        ("2026-10", "2026-10-30T22:30:00Z", "Europe/Berlin", 30),  # before midnight, after a day of 25
+        ("2026-10", "2026-10-31T23:00:00Z", "Europe/Berlin", 31),  # over
+        ("2026-10", "2026-10-31T23:00:00Z", "America/New_York", 31),
+        ("2026-10", "2026-10-01T00:00:01Z", "UTC", 1),
+    ],
+)
+def test_days_are_those_of_the_calendar_where_the_clocks_change(month: str, made: str, zone: str, days: int):
+    of, now = config(timezone=zone), datetime.fromisoformat(made)
+    found = review.empty(of, month, now)
+    assert len(found.days) == days
+    review.count(found, of, requests=[request(time=(now - timedelta(seconds=1)).isoformat(), verdict="refused")])
+    assert (found.by_day["refused"][-1], found.refused, found.tokens) == (1, 1, 30)
+
+
+def test_a_line_that_is_newer_than_the_page_is_todays():
+    found = counted(request(27), request(30, verdict="refused"))
+    assert (found.requests, found.refused, found.tokens) == (2, 1, 60)
+    assert (found.by_day["allowed"][25], found.by_day["refused"][25]) == (1, 1)
+
+
+@pytest.fixture
+def of_a_stack(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """`write` without a stack. Returns: the months that were asked for."""
+    asked: list[str] = []
+
     @contextmanager
     def reached(*_: Any) -> Iterator[Any]:
         yield config(), None
 
+    def gather(_: Any, __: StackSettings, month: str, ___: datetime) -> Review:
+        asked.append(month)
+        return a_month()
+
     monkeypatch.setattr(command.up, "reached", reached)
-    monkeypatch.setattr(command, "gather", lambda *_: a_month())
+    monkeypatch.setattr(command, "gather", gather)
     monkeypatch.setattr(command, "_from_the_state", lambda *_: "")
+    return asked
+
+
+def test_both_pages_are_written(tmp_path: Path, of_a_stack: list[str]):
     written = command.write(Console(), "home", "2026-11", tmp_path / "new")
     assert [path.name for path in written] == ["report-home-2026-11.html", "report-home-2026-11.md"]
     assert all(path.stat().st_size > 1000 for path in written)
+
+
+def test_without_a_month_it_is_the_one_that_runs_where_the_stack_is(
+    tmp_path: Path, of_a_stack: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(review, "now", lambda: datetime(2026, 10, 31, 23, 30, tzinfo=UTC))
+    [page, _] = command.write(Console(), "home", None, tmp_path)
+    assert (page.name, of_a_stack) == ("report-home-2026-11.html", ["2026-11"])
+    assert review.running(config(timezone="America/New_York"), datetime(2026, 11, 1, 1, tzinfo=UTC)) == "2026-10"

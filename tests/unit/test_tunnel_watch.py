@@ -235,6 +235,13 @@ def test_files_are_rotated_and_bounded_and_a_reader_keeps_its_own(watch: Watch):
     assert times == sorted(times)
 
 
+def test_old_events_go_where_nothing_happens(watch: Watch):
+    old = '{"time":"2020-01-01T00:00:00.000Z","event":"peer-went"}\n'
+    (watch.folder / "log" / "events.json").write_text(old)
+    assert watch.look(row(BOB, "(none)", 0), at=5) == []
+    assert [file.read_text() for file in (watch.folder / "log").glob("events-*.json")] == [old]
+
+
 def test_a_full_disk_delays_what_is_told_and_doubles_nothing(watch: Watch, tmp_path: Path):
     """A disk of four pages, filled by somebody else; needs a mount of its own, so only where that is allowed."""
     script = """

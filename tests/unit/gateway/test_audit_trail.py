@@ -1,11 +1,15 @@
 """The audit trail of the real gateway: one valid line for every request, and what is known of those that are lost."""
 
+import http.client
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -230,14 +234,47 @@ def test_promtool_takes_a_scrape_for_what_it_says_it_is(trail: Bench):
 
 
 def test_ten_thousand_paths_and_models_add_no_series(trail: Bench):
+    proof = {"Host": DOMAIN, "Authorization": f"Bearer {BOB}"}
+
+    def ask(first: int) -> list[int]:
+        """As many as one connection carries. Returns: their statuses."""
+        connection = http.client.HTTPConnection(DOMAIN)
+        connection.sock = trail.connect()
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        found: list[int] = []
+        for n in range(first, first + 1000):
+            if n % 10:
+                connection.request("GET", f"/path-{n}?{n}", headers=proof | {"User-Agent": f"agent-{n}"})
+            else:
+                body = json.dumps({"model": f"llama3.2:chosen-{n}", "prompt": "x", "stream": False})
+                connection.request("POST", "/api/generate", body, proof)
+            reply = connection.getresponse()
+            reply.read()
+            found.append(reply.status)
+        return found
+
+    def series() -> set[str]:
+        return {line.rpartition(" ")[0] for line in trail.scrape().splitlines()}
+
     trail.ask("GET", "/first", key=BOB)
     trail.ask("POST", "/api/generate", key=BOB, body={"model": "llama3.2:first", "prompt": "x"})
-    before = {line.rpartition(" ")[0] for line in trail.scrape().splitlines()}
-    for number in range(50):
-        trail.ask("GET", f"/path-{number}", key=BOB, headers={"User-Agent": f"agent-{number}"})
-        trail.ask("POST", "/api/generate", key=BOB, body={"model": f"llama3.2:chosen-{number}", "prompt": "x"})
-    assert {line.rpartition(" ")[0] for line in trail.scrape().splitlines()} == before
-    assert "chosen" not in json.dumps(trail.audit()[-100:])
+    before, ended = series(), figure(trail, "fortress_audit_lines_total")
+    with ThreadPoolExecutor(4) as several:
+        statuses = Counter(status for each in several.map(ask, range(0, 10_000, 1000)) for status in each)
+    assert statuses == {404: 9000, 200: 1000}
+    assert figure(trail, "fortress_audit_lines_total") - ended == 10_000
+    assert series() == before
+    assert "chosen" not in json.dumps(trail.audit()[-1000:])
+
+
+def test_a_users_first_request_after_a_restart_is_an_increase(trail: Bench):
+    asked = 'fortress_requests_total{principal="bob",class="inference",verdict="allowed"}'
+    tokens = 'fortress_tokens_total{principal="bob",model="tiny",direction="out"}'
+    trail.kill()
+    trail.start_again()
+    assert {f"{asked} 0", f"{tokens} 0"} <= set(trail.scrape().splitlines())
+    assert trail.ask("POST", "/api/generate", key=BOB, body=generate("3 0")).status == 200
+    assert (figure(trail, asked), figure(trail, tokens)) == (1, trail.audit()[-1]["tokens_out"])
 
 
 def test_a_dead_ollama_holds_a_scrape_up_for_two_seconds_at_most(trail: Bench):

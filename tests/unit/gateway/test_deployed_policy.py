@@ -378,6 +378,8 @@ def test_a_body_above_the_limit_is_413_before_it_is_sent(key: str | None, quiet:
     data = request("POST /api/chat HTTP/1.1", "Content-Length: 100000000", "Expect: 100-continue", key=key)
     assert status(quiet.raw(data)) == 413
     assert quiet.heard() == []
+    line = quiet.audit()[-1]
+    assert (line["principal"], line["route"]) == ("bob" if key else "", "/api/chat"), "nginx refuses, and names nobody"
 
 
 def test_a_chunked_body_above_the_limit_is_413(quiet: Bench):

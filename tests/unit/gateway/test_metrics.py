@@ -55,6 +55,36 @@ def test_what_was_counted_stands_beneath_its_family_in_order(bench: Bench):
     assert "missing" not in text
 
 
+NONE = {"tokens_per_day": None, "tokens_per_month": None}
+USERS = {
+    "alice": {"role": "admin", "models": ["*"], "limits": NONE | {"tokens_per_day": 5}},
+    "bob": {"role": "user", "models": ["tiny"], "limits": NONE},
+}
+
+
+def test_what_the_config_names_counts_from_zero(bench: Bench):
+    """`increase` sees nothing of how a series begins: a user's only request, or one burst of refusals."""
+    found = bench.call("born", {"users": USERS, "models": ["tiny", "llama3.2:3b"]})
+    assert set(found.values()) == {0}
+    assert [key for key in found if key.startswith("t|")] == [
+        *(f"t|alice|{model}|{way}" for model in ("tiny", "llama3.2:3b") for way in ("in", "out")),
+        *("t|bob|tiny|in", "t|bob|tiny|out"),
+    ]
+    assert {"r|bob|inference|allowed", "r|bob|inference|refused", "r||inference|refused", "x|no-identity"} <= set(found)
+    assert ("r|alice|admin|allowed" in found, "r|bob|admin|allowed" in found) == (True, False)
+    assert ("l|alice|tokens_per_day" in found, "l|bob|tokens_per_day" in found) == (True, False)
+    assert not [key for key in found if key.startswith("r||") and not key.endswith("|refused")]
+    text = bench.call("text", found, [])
+    assert 'fortress_limits_hit_total{principal="bob",limit="requests_per_minute"} 0' in text
+
+
+def test_many_users_of_many_models_are_fewer_series_than_prometheus_takes(bench: Bench):
+    many = {"users": {f"user-{n}": USERS["alice"] for n in range(200)}, "models": [f"model:{n}" for n in range(100)]}
+    found = bench.call("born", many)
+    assert 200 * 25 * 2 <= len(found) <= 15_000
+    assert bench.call("born", {"users": {}, "models": []})
+
+
 def test_a_bucket_of_a_histogram_holds_those_below_it(bench: Bench):
     counts = {"q|0": 2, "q|14": 1, "q|sum": 400.5}
     rows = families(bench.call("text", counts, []))["fortress_queue_seconds"]
