@@ -181,3 +181,35 @@ def test_a_sign_in_that_cannot_be_written_down_is_said_and_stops_nobody(trail: T
     (trail.folder / "auth.json").mkdir()
     assert trail(*['signed-in AuthSuccess 10.66.1.2 "-"'] * 2) == []
     assert trail.err.count("a sign-in was not written down") == 2
+
+
+def test_an_error_has_no_query_of_an_address_and_the_last_one_is_heard(tmp_path: Path):
+    """As with Google, where its check of a token could not be asked."""
+    proxy = tmp_path / "oauth2-proxy"
+    asked = (
+        '[internal_util.go:70] "failed: Get \\"https://example.com/tokeninfo?access_token=ya29.s3cret\\": no such host"'
+    )
+    proxy.write_text(f"#!/bin/sh\nprintf '%s\\n' '{asked}' 'ERROR: no issuer' >&2\nexit 1\n")
+    proxy.chmod(0o755)
+    tmp_path.chmod(0o755)
+    image = reference("login", os.environ.get("FORTRESS_ENGINE", "registry-only"))
+    run = [
+        "docker",
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--read-only",
+        "--cap-drop",
+        "ALL",
+        "--tmpfs",
+        "/tmp:mode=1777",
+    ]
+    run += ["-v", f"{proxy}:/usr/bin/oauth2-proxy:ro", image]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        asked.replace("access_token=ya29.s3cret", "..."),
+        "ERROR: no issuer",
+        "login: oauth2-proxy or its trail died",
+    ]
