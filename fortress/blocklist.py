@@ -7,6 +7,7 @@ container, over whatever way leads to its engine, and each change is a line of t
 import ipaddress
 import json
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,11 +18,13 @@ from docker.models.containers import Container
 
 from fortress import commands
 from fortress.errors import Stop
-from fortress.in_gateway import clock, execute, gateways, operator, run
+from fortress.in_gateway import clock, execute, gateways, operator, run, running
 
 LIST = "/var/lib/gateway/blocked.json"
 CHANGED_MEANWHILE = 75
 TRIES = 5
+HEEDED_AFTER_S = 1
+"""By then the gateway has ended what streams, and its audit line says why."""
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 KINDS = ("users", "addresses")
 NOBODY = '{"v": 1, "users": {}, "addresses": {}}'
@@ -63,18 +66,29 @@ class Target:
 def block(there: DockerClient, stack: str, word: str, duration: str | None) -> list[str]:
     """Returns: a sentence for each gateway of the stack."""
     seconds = 0 if duration is None else lasting(duration)
-    return [_block(gateway, word, seconds) for gateway in gateways(there, stack)]
+    nodes = running(there, stack, "vpn-node")
+    return [_block(gateway, nodes, word, seconds) for gateway in gateways(there, stack)]
 
 
-def _block(gateway: Container, word: str, seconds: int) -> str:
-    target, now = meant(word, known(gateway)), clock(gateway)
+def _block(gateway: Container, nodes: Sequence[Container], word: str, seconds: int) -> str:
+    principals = known(gateway)
+    target, now = meant(word, principals), clock(gateway)
     until = now + seconds if seconds else 0
     rows = [Blocked(target.kind, name, until, operator()) for name in target.names]
     _change(gateway, lambda before: [*_without(before, target), *rows])
     trouble = commands.write(gateway, "block", str(target), until=commands.stamp(until) if until else "")
-    return _with(
-        trouble, f"{target} is blocked {f'until {when(until)}' if until else when(until)}; open streams are cut"
-    )
+    blocked = f"{target} is blocked {f'until {when(until)}' if until else when(until)}"
+    left = _cut(nodes, places(target, principals))
+    return _with(trouble, f"{blocked}; {f'what is silent goes on: {left}' if left else 'open streams are cut'}")
+
+
+def _cut(nodes: Sequence[Container], addresses: Sequence[str]) -> str:
+    """The gateway ends a stream at its next chunk; the relay ends what is silent. Returns: what went wrong, or ""."""
+    if not addresses or not nodes:
+        return ""
+    time.sleep(HEEDED_AFTER_S)
+    done = [execute(node, ("vpn-node", "cut", *addresses)) for node in nodes]
+    return "; ".join(said.strip() for code, said in done if code != 0)
 
 
 def unblock(there: DockerClient, stack: str, word: str) -> list[str]:
@@ -139,6 +153,14 @@ def meant(word: str, principals: Mapping[str, Any]) -> Target:
     # Who is shut out at one address of a device would come in again at the other.
     same = tuple(sorted(place for place, owner in rows.items() if owner == rows[address]))
     return Target("addresses", same, "/".join(rows[address]))
+
+
+def places(target: Target, principals: Mapping[str, Any]) -> tuple[str, ...]:
+    """The tunnel addresses of whom a target means."""
+    if target.kind == "addresses":
+        return target.names
+    rows = principals["addresses"].items()
+    return tuple(sorted(place.partition("|")[2] for place, row in rows if row["user"] in target.names))
 
 
 def parse(text: str, now: int) -> list[Blocked]:

@@ -4,17 +4,18 @@ import errors from 'errors.js';
 import routing from 'routing.js';
 import words from 'words.js';
 
-const NAME = '__Host-fortress';
+const OWN = /^__Host-fortress(_|=|$)/;
 const SESSION = /^__Host-fortress(_\d+)?$/; // a long one comes in numbered parts
 const START = '/oauth2/start?rd=%2F';
 const DASHBOARDS = '/grafana/';
+// All that Grafana is asked by POST for somebody who changes nothing: a panel's question, and which of its features are on.
+const QUESTION = /^\/grafana\/(api\/ds\/query|apis\/features\.grafana\.app\/.+\/evaluate\/flags)$/;
+// Grafana hands on what is below a data source's proxy: by it a reader would write to Loki, or stop it. Nothing there is encoded twice.
+const AROUND = /proxy(\/|$)|%/;
 
 /** Of a Cookie header, the login service's own cookies: nothing else goes there. */
 function cookies(header) {
-    return (header || '').split(';').map(part => part.trim()).filter(part => {
-        const name = part.split('=')[0];
-        return name === NAME || name.indexOf(NAME + '_') === 0;
-    }).join('; ');
+    return (header || '').split(';').map(part => part.trim()).filter(part => OWN.test(part)).join('; ');
 }
 
 /** Is there anything to ask the login service about? A key that came and is wrong never falls back to a cookie. */
@@ -28,7 +29,8 @@ function pageRouteOf(rows, known, path, raw) {
     const page = known.browser || { files: [] };
     // Grafana gets the path as the client wrote it, so that must say what nginx has read.
     if (page.dashboards && raw.indexOf(DASHBOARDS) === 0 && routing.decoded(raw.split('?')[0]) === path)
-        return { path: DASHBOARDS, methods: ['GET', 'HEAD', 'POST'], class: 'dashboards', role: 'admin', api: 'native', body: 'none' };
+        return AROUND.test(path) ? null : { path: DASHBOARDS, methods: QUESTION.test(path) ? ['POST'] : ['GET', 'HEAD'],
+            class: 'dashboards', role: 'admin', api: 'native', body: 'none' };
     if (page.files.some(each => each === path) && raw.split('?')[0] === path)
         return { path: path, methods: ['GET', 'HEAD'], class: 'read', role: 'user', api: 'native', body: 'none', file: true };
     return routing.routeOf(rows.filter(row => row.page), path, raw);

@@ -18,8 +18,9 @@ route:
     # news lasts, for what came and went between two would never be told.
     - {receiver: news, matchers: [severity="info"], group_wait: 1m, group_interval: 4m, repeat_interval: 24h}
 inhibit_rules:
-  # Where Ollama is down, nobody needs to hear that answers are late.
-  - {source_matchers: [alertname="OllamaDown"], target_matchers: ['alertname=~"FirstTokenSlow|QueueGrowing"']}
+  # Where Ollama is down, nobody needs to hear that answers are late, or none.
+  - source_matchers: [alertname="OllamaDown"]
+    target_matchers: ['alertname=~"FirstTokenSlow|QueueGrowing|AnswersFail"']
 receivers:
 {% for receiver, resolved in (("operator", "true"), ("news", "false")) %}
   - name: {{ receiver | name }}

@@ -116,7 +116,8 @@ datasources:
     url: "http://{{ prometheus | endpoint }}"
     isDefault: true
     editable: false
-    jsonData: {httpMethod: POST, timeInterval: 15s, manageAlerts: false}
+    # Else it would ask for a variable's values by POST first, which the Gateway refuses.
+    jsonData: {httpMethod: GET, timeInterval: 15s, manageAlerts: false}
   - name: Loki
     uid: loki
     type: loki

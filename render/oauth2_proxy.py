@@ -60,8 +60,10 @@ standard_logging = true
 """
 )
 
-# A template of Go's, which jinja would take for its own.
+# Templates of Go's, which jinja would take for its own.
 _SAID = """\
+# A line each and in quotes, whatever a client has written into a message: none can look like the event below.
+standard_logging_format = '[{{.Timestamp}}] [{{.File}}] {{printf "%q" .Message}}'
 # For the script `login`, which knows whose address that is, and writes the event: no code, token or message is in it.
 auth_logging_format = 'signed-in {{.Status}} {{.Client}} {{printf "%q" .Username}}'
 """

@@ -86,7 +86,10 @@ class Limits(Settings):
         default=120, ge=1, le=100_000, description="Cheap reads (tags, version, ps) a minute."
     )
     context_tokens: int | None = Field(
-        default=None, ge=256, description="Largest num_ctx a request may ask for; nothing means ollama.context_length."
+        default=None,
+        ge=256,
+        description="Largest num_ctx of a request; nothing means ollama.context_length. Of users only one above that "
+        "counts, and is always this one: each other context would load the model anew for everybody.",
     )
     answer_tokens: int | None = Field(
         default=None, ge=1, description="Longest answer of one request; nothing means ollama.context_length."

@@ -6,14 +6,16 @@ guesses.
 """
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +29,7 @@ from render import prometheus
 from tests.deployment import DOMAIN, Client, Deployment, deployed, docker, meanwhile
 from tests.unit import test_gpu_watch as gpu
 from tests.unit.gateway.harness import Authority
-from tests.watched import Told, Watched, faster
+from tests.watched import FASTER, Told, Watched, faster
 
 RULES = [
     rule
@@ -248,6 +250,21 @@ def no_collector(world: World) -> Iterator[None]:
 
 
 @contextmanager
+def a_model_that_hangs(world: World) -> Iterator[None]:
+    """Its process stands still; Ollama itself goes on answering. Nobody waits for long."""
+    body = json.dumps({"model": "tiny", "prompt": "hello"})
+    ask = ["curl", "-s", "-m", "2", "--cacert", "/tmp/bundle/ca.pem", "-H", f"Authorization: Bearer {world.bob.key}"]
+    assert world.bob.ask().status == 200, "the model is not there to hang"
+    [runner] = subprocess.check_output(["pgrep", "-P", str(world.watched.process("ollama"))], text=True).split()
+    os.kill(int(runner), signal.SIGSTOP)
+    try:
+        with meanwhile(lambda: world.bob.run(*ask, "-d", body, f"https://{DOMAIN}/api/generate", check=False), 0.5):
+            yield
+    finally:
+        os.kill(int(runner), signal.SIGCONT)
+
+
+@contextmanager
 def no_ollama(world: World) -> Iterator[None]:
     docker("stop", world.deployment.container("ollama"))
     yield
@@ -284,6 +301,7 @@ CAUSES = {
     "AuditLinesLost": Cause(a_full_disk_under_the_trail, {}, at_once=False),
     "ScrapeDown": Cause(no_collector, {"job": "collector"}, at_once=False),
     "LogSilence": Cause(no_collector, {}, at_once=False),
+    "AnswersFail": Cause(a_model_that_hangs, {}, at_once=False),
     "OllamaDown": Cause(no_ollama, {}, at_once=False),
     "TunnelDown": Cause(no_tunnel, {}, at_once=False),
 }
@@ -329,6 +347,14 @@ def test_nothing_is_told_without_a_cause(watched: Watched):
     query = 'count by (job) (label_replace(ALERTS{alertstate="firing"}, "job", "$1", "alertname", "(.*)"))'
     # The mail server is down from the beginning; how full this machine's own disk is, is not the tests' doing.
     assert set(watched.prometheus(query)) <= {"NobodyIsTold", "DiskFilling"}
+
+
+def test_what_came_late_to_loki_is_told_all_the_same(world: World):
+    """Half an hour late, in the time of these tests."""
+    then = datetime.now(UTC) - timedelta(minutes=30) / FASTER
+    line = {"time": then.strftime("%Y-%m-%dT%H:%M:%S.000Z"), "principal": "late", "reason": "never"}
+    (world.volume("audit") / "audit-late.json").write_text(json.dumps(line) + "\n")
+    Client.wait_until(lambda: world.told_of("AdminRouteTried", {"principal": "late"}), "word of a late line", 60)
 
 
 @pytest.mark.parametrize("name", CAUSES)

@@ -1,9 +1,13 @@
 """`fortress block` on a running fortress: at once, whole, and for longer than the next `up`."""
 
 import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fortress import in_gateway
-from tests.deployment import Client, Deployment
+from tests.deployment import DOMAIN, Client, Deployment, docker
 
 CUT_WITHIN_S = 2
 
@@ -15,7 +19,8 @@ def test_a_blocked_user_is_cut_off_at_once_and_no_up_lets_it_in_again(fortress: 
         with bob.stream() as his, ada.stream() as hers:
             assert his.flows()
             assert hers.flows()
-            assert "bob is blocked until 20" in fortress.fortress("block", "bob", "--for", "1h")
+            with his.read():
+                assert "bob is blocked until 20" in fortress.fortress("block", "bob", "--for", "1h")
             his.bytes_for(CUT_WITHIN_S)
             assert his.bytes_for(2) == 0, "a blocked user's stream goes on"
             assert hers.flows(), "another user's stream was cut"
@@ -33,6 +38,14 @@ def test_a_blocked_user_is_cut_off_at_once_and_no_up_lets_it_in_again(fortress: 
         assert "bob" in fortress.fortress("status")
 
         assert "bob is not blocked any more" in fortress.fortress("unblock", "bob")
+        Client.wait_until(lambda: bob.ask().status == 200, "answer for whom nobody blocks", CUT_WITHIN_S)
+
+        with _mute_ollama(fortress), _waiting(bob) as his, _waiting(ada) as hers:
+            assert (his.poll(), hers.poll()) == (None, None)
+            assert "open streams are cut" in fortress.fortress("block", "bob")
+            assert his.wait(CUT_WITHIN_S) != 0, "a blocked user's answer came"
+            assert hers.poll() is None, "another user's request was cut"
+        fortress.fortress("unblock", "bob")
         Client.wait_until(lambda: bob.ask().status == 200, "answer for whom nobody blocks", CUT_WITHIN_S)
 
         assert "(bob/default) is blocked for good" in fortress.fortress("block", _tunnel_address(bob))
@@ -60,6 +73,31 @@ def test_a_word_that_is_nobody_is_refused_and_the_users_are_named(fortress: Depl
     said = " ".join(fortress.fortress("block", "bob", "--for", "soon", check=False).split())
     assert fortress.last_code == 1
     assert "write it like 30s, 10m, 1h or 7d" in said
+
+
+@contextmanager
+def _mute_ollama(fortress: Deployment) -> Iterator[None]:
+    """As while it loads a large model."""
+    docker("pause", fortress.container("ollama"))
+    try:
+        yield
+    finally:
+        docker("unpause", fortress.container("ollama"))
+
+
+@contextmanager
+def _waiting(client: Client) -> "Iterator[subprocess.Popen[bytes]]":
+    body = json.dumps({"model": "tiny", "prompt": "hello", "stream": False, "options": {"num_predict": 4}})
+    proof = ["--cacert", "/tmp/bundle/ca.pem", "-H", f"Authorization: Bearer {client.key}"]
+    ask = ["curl", "-sf", "-o", "/dev/null", *proof, "-d", body, f"https://{DOMAIN}/api/generate"]
+    process = subprocess.Popen(["docker", "exec", client.id, *ask])
+    try:
+        time.sleep(1)
+        yield process
+    finally:
+        client.run("pkill", "curl", check=False)
+        process.kill()
+        process.wait()
 
 
 def _tunnel_address(client: Client) -> str:

@@ -165,6 +165,24 @@ def test_sign_ins_are_told_and_strangers_are_nobody(browser: Browser):
         assert secret not in told_text
 
 
+def test_a_callback_that_nobody_began_writes_no_sign_in_and_prints_no_secret(browser: Browser):
+    browser.sign_in("ada@example.com")
+    cookie = next(line.split("\t")[-1] for line in browser.run("cat", "/tmp/jar").splitlines() if "fortress\t" in line)
+    told = len(logins(browser.deployment))
+    forged = "%0Asigned-in%20AuthSuccess%2010.66.3.4%20%22ada@example.com%22%0A"
+    for jar in ("/tmp/jar", "/dev/null"):
+        for query in (f"state=a:/&code={forged}", f"state={forged}:/&code=s3cretcode", "state=s3cretstate:/&code=c"):
+            # Oauth2-proxy prints the whole of such a request.
+            reply = browser.curl(f"/oauth2/callback?{query}", "-b", jar, host=PAGE, key=None)
+            assert reply.status == 403, reply.body
+    assert "10.66.3.4" not in json.dumps(logins(browser.deployment)[told:])
+    browser.sign_in("stranger@example.com")
+    assert [line["user"] for line in logins(browser.deployment)[told:]] == ["unknown"]
+    said = printed(browser.deployment.container("login"))
+    for secret in (cookie, "Cookie", "s3cretcode", "s3cretstate", "signed-in", browser.provider.client_secret):
+        assert secret not in said
+
+
 def logins(deployment: Deployment) -> list[dict[str, str]]:
     file = docker("exec", deployment.container("login"), "cat", "/var/log/login/auth.json", check=False)
     return [json.loads(line) for line in file.splitlines()]

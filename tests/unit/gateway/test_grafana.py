@@ -111,14 +111,46 @@ def test_nobody_else_gets_there(path: str, bench: Bench, grafana: GrafanaStandIn
     assert ask(bench, "GET", path, STRANGER, cookie=COOKIE).status == 403
     for method in ("PUT", "DELETE", "PATCH"):
         assert ask(bench, method, path, ALICES).status == 405
-    forged = ask(bench, "POST", path, ALICES, body={}, headers={"Origin": "https://evil.example"})
+    assert not grafana.asked
+
+
+def test_another_sites_page_asks_nothing(bench: Bench, grafana: GrafanaStandIn):
+    grafana.asked.clear()
+    headers = {"Origin": "https://evil.example"}
+    forged = ask(bench, "POST", "/grafana/api/ds/query", ALICES, body={}, headers=headers)
     assert (forged.status, bench.audit()[-1]["reason"]) == (403, "cross-site")
+    assert not grafana.asked
+
+
+LOKI = "/grafana/api/datasources/proxy/uid/loki"
+
+
+def test_nobody_writes_through_grafanas_data_sources_or_stops_them(bench: Bench, grafana: GrafanaStandIn):
+    """Loki takes lines and its end from whoever reaches it; Grafana hands on what is below a data source's proxy."""
+    resources = "/grafana/api/datasources/uid/loki/resources"
+    for path in ("/labels?start=1", "/label/kind/values?start=1", "/series?match=x", "/index/stats?query=x"):
+        assert ask(bench, "GET", resources + path, ALICES).status == 200
+    assert [path for _, path, _, _ in grafana.asked if path.startswith(resources)]
+    grafana.asked.clear()
+    for method in ("GET", "POST"):
+        for path in (f"{LOKI}/loki/api/v1/push", f"{LOKI}/ingester/shutdown", f"{LOKI}/loki/api/v1/labels"):
+            assert ask(bench, method, path, ALICES).status == 404
+        assert ask(bench, method, f"{resources}/label/%252e%252e/push", ALICES).status == 404
+    for path in (
+        f"{resources}/labels",
+        "/grafana/api/alertmanager/alertmanager/api/v2/silences",
+        "/grafana/api/annotations",
+    ):
+        assert ask(bench, "POST", path, ALICES, body={}).status == 405
     assert not grafana.asked
 
 
 @pytest.mark.parametrize(
     "path",
     [
+        "/grafana/api/%64atasources/proxy/uid/loki/loki/api/v1/push",
+        "/grafana/api/datasources/%70roxy/uid/loki/loki/api/v1/push",
+        "/grafana/api/datasources//proxy/uid/loki/loki/api/v1/push",
         "/grafana/../api/tags",
         "/x/../grafana/d",
         "/%67rafana/d",

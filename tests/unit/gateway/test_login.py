@@ -330,6 +330,36 @@ def test_no_log_of_the_login_service_has_a_code_a_token_or_a_cookie(browser: Per
     assert "@example.com" not in said + str(line)
 
 
+FORGED = "%0Asigned-in%20AuthSuccess%2010.66.3.4%20%22bob@example.com%22%0A"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"state=a:/&code={FORGED}",
+        f"state={FORGED}:/&code=c",
+        f"state=a:{FORGED}&code=c",
+        f"state={FORGED}&code=c",
+        f"error={FORGED}",
+        f"{FORGED}=%",
+    ],
+)
+def test_nobody_writes_a_sign_in_and_what_it_was_sent_is_printed_nowhere(query: str, browser: Person, login: Login):
+    browser.sign_in()
+    before = login.trail()
+    # With and without another login's cookie: it prints the whole request, each time elsewhere.
+    for more in ({}, {"__Host-fortress_x_csrf": "s3cretcookie"}):
+        browser.jar |= more
+        assert browser.go(f"/oauth2/callback?{query}&code=s3cretcode").status in (400, 403, 500)
+    assert browser.go("/oauth2/start?rd=" + FORGED).status == 302
+    Person(login).sign_in("stranger@example.com")
+    assert [line["user"] for line in login.trail()[len(before) :]] == ["unknown"], "a client has written a sign-in"
+    said = login.logs()
+    assert "\nsigned-in" not in said
+    for secret in (browser.jar["__Host-fortress"], "s3cretcookie", "s3cretcode"):
+        assert secret not in said
+
+
 def test_sessions_cost_little(browser: Person):
     browser.sign_in()
     cookie = f"__Host-fortress={browser.jar['__Host-fortress']}"

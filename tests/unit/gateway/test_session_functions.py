@@ -81,6 +81,27 @@ def test_grafana_is_what_is_below_its_folder_as_the_client_wrote_it(path: str, r
     assert bench.call("pageRouteOf", ROWS, KNOWN, path, raw) is None
 
 
+FLAGS = "/grafana/apis/features.grafana.app/v0alpha1/namespaces/default/ofrep/v1/evaluate/flags"
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/grafana/api/ds/query", ["POST"]), (FLAGS, ["POST"]), ("/grafana/d/x", ["GET", "HEAD"]),
+        ("/grafana/api/datasources/uid/loki/resources/labels", ["GET", "HEAD"]),
+        ("/grafana/api/ds/query/x", ["GET", "HEAD"]), ("/grafana/x/api/ds/query", ["GET", "HEAD"]),
+        ("/grafana/api/datasources/uid/loki/resources/label/%2e%2e/push", None),
+        ("/grafana/api/datasources/proxy/uid/loki/loki/api/v1/push", None),
+        ("/grafana/api/datasources/proxy/2/ingester/shutdown", None),
+        ("/grafana/api/plugin-proxy/x/y", None), ("/grafana/apis/loki.datasource.grafana.app/v0/x/proxy", None),
+    ],
+)  # fmt: skip
+def test_grafana_is_asked_for_what_changes_nothing(path: str, methods: list[str] | None, bench: Bench):
+    browser = {**KNOWN["browser"], "dashboards": True}
+    row = bench.call("pageRouteOf", ROWS, KNOWN | {"browser": browser}, path, path.replace("%", "%25"))
+    assert (row and row["methods"]) == methods
+
+
 @pytest.mark.parametrize(
     ("status", "email", "row", "expected"),
     [
