@@ -227,8 +227,8 @@ def a_queue(world: World) -> Iterator[None]:
         yield
     finally:
         for client in (world.bob, world.ada):
-            client.run("pkill", "-f", "crowd", check=False)
-            client.run("pkill", "curl", check=False)
+            client.end("crowd")
+            client.end("api/generate")
         for each in crowd:
             each.kill()
             each.wait()

@@ -67,7 +67,7 @@ class Browser(Client):
         try:
             yield Stream(process)
         finally:
-            self.run("pkill", "-f", "api/chat", check=False)
+            self.end("api/chat")
             process.kill()
             process.wait()
 
