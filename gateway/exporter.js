@@ -87,6 +87,7 @@ function tend() {
     if (fs.readFileSync(NOW + 'principals.js', 'utf8').indexOf(principals.id) < 0) return;
     const now = Date.now();
     observe.beat(now);
+    observe.remember();
     if (ngx.shared.figures.get(observe.MISSING)) observe.write('');
     const limits = principals.audit, file = fs.statSync(observe.FILE, { throwIfNoEntry: false });
     if (!file || !trail.due(file.size, beginning(observe.FILE), limits, now)) return;
@@ -94,7 +95,10 @@ function tend() {
     try {
         fs.renameSync(observe.FILE, FOLDER + trail.freeName(names, now));
         const kept = trail.aside(fs.readdirSync(FOLDER)).map(name => ({ name: name, size: fs.statSync(FOLDER + name).size }));
-        trail.surplus(kept, limits, now).forEach(name => { fs.unlinkSync(FOLDER + name); });
+        trail.surplus(kept, limits, now).forEach(name => {
+            fs.unlinkSync(FOLDER + name);
+            ngx.shared.figures.incr('deleted', 1, 0);
+        });
     } catch (e) { ngx.log(ngx.ERR, 'audit: the file cannot be set aside: ' + e.message); }
 }
 

@@ -11,6 +11,7 @@ const FILE = '/var/log/gateway/audit.json';
 const GRACE_MS = 20000;
 // Lines that are missing since the last one that could be written.
 const MISSING = 'missing';
+const KEPT = '/var/lib/gateway/missing';
 const KINDS = {}, figures = ngx.shared.figures; // looked up once for each engine
 const MODELS = audit.named(principals.models);
 
@@ -36,6 +37,16 @@ function write(text) {
         add(MISSING, 1);
         add('lost', 1);
     }
+}
+
+/** The number of missing lines outlasts a restart: written over in its place, for which a full disk has room. */
+function remember() {
+    try {
+        fs.appendFileSync(KEPT, '');
+        const before = fs.readFileSync(KEPT, 'utf8'), fd = fs.openSync(KEPT, 'r+');
+        if (figures.add('remembered', 1)) add(MISSING, Number(before) || 0);
+        try { fs.writeSync(fd, String(figures.get(MISSING) || 0).padStart(12, '0'), 0); } finally { fs.closeSync(fd); }
+    } catch (e) { /* the figures have told of it */ }
 }
 
 // Of a line that had room only in part, spaces are left: so the next one begins as a line of its own.
@@ -87,4 +98,4 @@ function ended(r, spent, queued) {
     } catch (e) { ngx.log(ngx.ERR, 'figures: ' + e.message); } // no room: the users and models of a config need far less
 }
 
-export default { FILE, MISSING, alone, beat, chunk, ended, shut, write };
+export default { FILE, MISSING, alone, beat, chunk, ended, remember, shut, write };

@@ -123,6 +123,8 @@ connect-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'n
             limit_req zone=known burst={{ flood_burst | number }} nodelay;
             limit_req zone=stranger burst=100 nodelay;
             js_access gateway.step;
+            # Its words for a login service that is away would hold a code of the provider's; the audit line holds none.
+            error_log stderr crit;
 {% if step.query %}
             js_header_filter gateway.home;
 {% else %}

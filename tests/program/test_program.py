@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import runpy
 import subprocess
 from collections.abc import Iterator
@@ -423,6 +424,14 @@ def test_a_new_user_touches_no_other_users_resources():
     assert {urn(r)[2] for r in after.requests} - {urn(r)[2] for r in before.requests} == {"fortress-identity-carol"}
     containers = [{r.name: r.object for r in built.of("docker:index/container:Container")} for built in (before, after)]
     assert containers[0] == containers[1]
+
+
+def test_one_command_tells_a_container_of_all_its_files_so_an_up_reloads_it_at_most_once():
+    built = build(WATCHED, preview=False)
+    scripts = [request.object["create"] for request in built.of("command:local:Command")]
+    told = [name for script in scripts for name in re.findall(r"^image=.* name=(\S+)$", script, re.MULTILINE)]
+    assert len(told) == len(set(told))
+    assert [name for name in told if name.endswith("-gateway")] == ["fortress-test-gateway"]
 
 
 ROTATED = CONFIG | {

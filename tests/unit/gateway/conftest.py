@@ -17,3 +17,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 @pytest.fixture(scope="package")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
     return Oracle(tmp_path_factory.mktemp("oracle"))
+
+
+@pytest.fixture
+def quiet(bench: Bench) -> Iterator[Bench]:
+    """A bench whose door is open, and behind which nothing has been heard yet."""
+    bench.until_ready()
+    bench.forget()
+    yield bench

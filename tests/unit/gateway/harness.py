@@ -77,6 +77,7 @@ class Authority:
         key: ec.EllipticCurvePrivateKey,
         constraints: x509.BasicConstraints,
         *more: x509.ExtensionType,
+        ends: timedelta = timedelta(days=1),
     ) -> x509.Certificate:
         now = datetime.now(UTC)
         builder = (
@@ -85,8 +86,8 @@ class Authority:
             .issuer_name(self.name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_before(now - timedelta(days=2))
+            .not_valid_after(now + ends)
             .add_extension(constraints, critical=True)
         )
         for extension in more:
@@ -97,8 +98,8 @@ class Authority:
     def pem(self) -> str:
         return self.certificate.public_bytes(Encoding.PEM).decode()
 
-    def leaf(self, *names: str, client: bool = False) -> tuple[str, str]:
-        """Certificate and key as PEM."""
+    def leaf(self, *names: str, client: bool = False, ends: timedelta = timedelta(days=1)) -> tuple[str, str]:
+        """Certificate and key as PEM. ends: from now, so a negative one has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
         usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         alternatives: list[x509.GeneralName] = []
@@ -113,6 +114,7 @@ class Authority:
             x509.BasicConstraints(ca=False, path_length=None),
             x509.SubjectAlternativeName(alternatives),
             x509.ExtendedKeyUsage([usage]),
+            ends=ends,
         )
         text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         return certificate.public_bytes(Encoding.PEM).decode(), text
@@ -193,18 +195,8 @@ class Bench:
         self._network()
         self.client_pair = self.hop.leaf("gateway", client=True)
         self.server_pair = self.ca.leaf(DOMAIN, PAGE, TUNNEL4, TUNNEL6)
-        sidecar = self.hop.leaf("ollama-sidecar")
         self._run("ollama", 5, self._fake())
-        self._run(
-            "sidecar",
-            4,
-            {
-                "nginx.conf": nginx.sidecar(settings(), self.plan),
-                "tls/server.pem": sidecar[0],
-                "tls/server.key": sidecar[1],
-                "client-ca.pem": self.hop.pem,
-            },
-        )
+        self._run("sidecar", 4, self.sidecar_files(self.hop.leaf("ollama-sidecar")))
         self._run("gateway", 3, self.gateway_files(settings(model_upload=True)))
         self.until_ready()
 
@@ -238,6 +230,14 @@ class Bench:
             "hop/client.pem": self.client_pair[0],
             "hop/client.key": self.client_pair[1],
             "hop/ca.pem": self.hop.pem,
+        }
+
+    def sidecar_files(self, pair: tuple[str, str]) -> dict[str, str]:
+        return {
+            "nginx.conf": nginx.sidecar(settings(), self.plan),
+            "tls/server.pem": pair[0],
+            "tls/server.key": pair[1],
+            "client-ca.pem": self.hop.pem,
         }
 
     def _fake(self) -> dict[str, str]:

@@ -157,11 +157,13 @@ def test_old_files_go_when_all_together_are_too_large(trail: Bench):
     ]
     for name in names:
         trail.shell(f"head -c 900000 /dev/zero | tr '\\0' ' ' > {FOLDER}/{name}")
+    deleted = figure(trail, "fortress_audit_files_deleted_total")
     trail.shell(f"head -c 1100000 /dev/zero | tr '\\0' ' ' >> {FOLDER}/audit.json; echo >> {FOLDER}/audit.json")
     until(lambda: len(trail.shell(f"ls {FOLDER}").split()) == 2, "cut down to what may be kept")
     kept = trail.shell(f"ls {FOLDER}").decode().split()
     assert kept[0] == names[-1]
     assert kept[1] > names[-1]
+    assert figure(trail, "fortress_audit_files_deleted_total") - deleted == len(names) - 1
 
 
 def test_a_full_disk_stops_nothing_and_every_lost_line_is_counted(trail: Bench):
@@ -180,6 +182,27 @@ def test_a_full_disk_stops_nothing_and_every_lost_line_is_counted(trail: Bench):
     after = trail.audit()
     assert after[-1]["route"] == "/api/chat"
     assert figure(trail, "fortress_audit_lost_total") == lost + missing
+
+
+def test_lines_that_are_missing_are_told_by_the_gateway_that_comes_after_a_kill(trail: Bench):
+    lost = figure(trail, "fortress_audit_lost_total")
+    fill(trail)
+    for _ in range(40):
+        trail.ask("GET", "/api/version", key=BOB)
+    missing = int(figure(trail, "fortress_audit_lost_total") - lost)
+    assert missing > 5
+    kept = trail.state / "missing"
+    until(lambda: kept.read_text() == f"{missing:012}", "kept")
+    trail.kill()
+    trail.start_again()
+    until(lambda: any("lines" in line for line in trail.audit()), "told of what is missing")
+    assert [line["lines"] for line in trail.audit() if "lines" in line] == [missing]
+    until(lambda: kept.read_text() == "0" * 12, "told once")
+    trail.kill()
+    trail.start_again()
+    trail.ask("GET", "/api/version", key=BOB)
+    time.sleep(1.5)
+    assert not [line for line in trail.audit() if "lines" in line]
 
 
 def test_a_strict_gateway_answers_503_until_its_trail_can_be_written(trail: Bench):

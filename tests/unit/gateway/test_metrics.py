@@ -30,6 +30,7 @@ def test_counters_of_losses_are_there_from_the_start(bench: Bench):
     found = families(bench.call("text", {}, []))
     assert found["fortress_audit_lost_total"] == ["fortress_audit_lost_total 0"]
     assert found["fortress_auth_failures_total"] == ["fortress_auth_failures_total 0"]
+    assert found["fortress_audit_files_deleted_total"] == ["fortress_audit_files_deleted_total 0"]
     assert "fortress_tokens_total" not in found
 
 

@@ -181,6 +181,8 @@ def test_a_login_service_that_is_not_there_lets_nobody_in_and_keyless_users_go_o
         assert (reply.status, b"does not answer" in reply.body) == (503, True)
         assert browser.ask("GET", "/oauth2/start").status in (503, 504)
         assert browser.ask("GET", "/", address=LAPTOP).status == 200
+        assert browser.ask("GET", "/oauth2/callback?code=s3cret&state=s3cret").status in (502, 503, 504)
+        assert "s3cret" not in bench.logs("gateway")
     finally:
         bench.login_host = 1
         bench.reload(signing())
