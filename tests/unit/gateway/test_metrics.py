@@ -1,6 +1,8 @@
 """The gateway's figures: their text, and what a scrape of the real gateway says."""
 
 import base64
+import json
+import re
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from render.principals import POLICY
 from tests.unit.gateway.harness import Authority, Bench
 
 KNOWN = {"tiny:latest": "tiny"}
@@ -77,6 +80,12 @@ def test_what_the_config_names_counts_from_zero(bench: Bench):
     assert not [key for key in found if key.startswith("r||") and not key.endswith("|refused")]
     text = bench.call("text", found, [])
     assert 'fortress_limits_hit_total{principal="bob",limit="requests_per_minute"} 0' in text
+
+
+def test_limits_are_named_as_the_policy_names_them():
+    said = "".join(path.read_text() for path in POLICY.glob("*.js"))
+    for limit in json.loads((POLICY / "figures.json").read_text())["limits"]:
+        assert re.search(f"\\b{limit}\\b", said), limit
 
 
 def test_many_users_of_many_models_are_fewer_series_than_prometheus_takes(bench: Bench):
