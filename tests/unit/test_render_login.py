@@ -20,7 +20,7 @@ from tests.unit.gateway.harness import Authority
 from tests.unit.test_browser_settings import GITHUB, OIDC, settings
 
 SCRIPT = Path(images.__file__).parent / "login" / "login"
-BY_ITSELF = "docker run --rm --network none --read-only --cap-drop ALL".split()
+BY_ITSELF = ["docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL"]
 CASES: dict[str, dict[str, Any]] = {
     "github": GITHUB,
     "google": {**GITHUB, "provider": "google", "domain": "chat.example.org", "session_hours": 24},
