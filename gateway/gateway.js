@@ -128,7 +128,7 @@ let lately = 0;
 
 // One entry per running stream, with a timeout: a worker that dies frees its slots by itself.
 function overStreams(v, id, caller, limits) {
-    if (shared.streams.get(v.fortress_slot) === id) return null;
+    if (v.fortress_slot && shared.streams.get(v.fortress_slot) === id) return null;
     for (let i = 0; i < limits.concurrent; i++, lately++) {
         const slot = caller.user + '|' + lately % limits.concurrent;
         if (!shared.streams.add(slot, id)) continue;

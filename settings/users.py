@@ -129,7 +129,11 @@ class User(Settings):
     keyless: bool = Field(
         default=False, description="The tunnel address alone proves this user, so the stock CLI works."
     )
-    models: tuple[ModelPattern, ...] = Field(default=("*",), description="Names or patterns of the models allowed.")
+    models: tuple[ModelPattern, ...] = Field(
+        default=("*",),
+        description="Names or patterns of the models allowed. A pattern without a slash is for Ollama's own library "
+        "(`llama3.2:*`), one with a slash for what it names (`hf.co/*`); `*` alone is for all.",
+    )
     devices: tuple[Device, ...] = Field(
         (Device(name="default"),),
         min_length=1,

@@ -227,8 +227,8 @@ def a_queue(world: World) -> Iterator[None]:
         yield
     finally:
         for client in (world.bob, world.ada):
-            client.run("pkill", "-f", "crowd", check=False)
-            client.run("pkill", "curl", check=False)
+            client.end("crowd")
+            client.end("api/generate")
         for each in crowd:
             each.kill()
             each.wait()
@@ -361,7 +361,7 @@ def test_what_came_late_to_loki_is_told_all_the_same(world: World):
 def test_somebody_hears_of(name: str, world: World):
     cause = CAUSES[name]
     world.begin(cause.bring)
-    Client.wait_until(lambda: world.told_of(name, cause.about), f"word of {name}", 150)
+    Client.wait_until(lambda: world.told_of(name, cause.about), f"word of {name}", 300)
     [rule] = [rule for rule in RULES if rule["alert"] == name]
     world.heard(name)
     alert = world.told_of(name, cause.about)[0]

@@ -95,7 +95,7 @@ def _waiting(client: Client) -> "Iterator[subprocess.Popen[bytes]]":
         time.sleep(1)
         yield process
     finally:
-        client.run("pkill", "curl", check=False)
+        client.end("curl")
         process.kill()
         process.wait()
 

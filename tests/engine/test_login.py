@@ -67,7 +67,7 @@ class Browser(Client):
         try:
             yield Stream(process)
         finally:
-            self.run("pkill", "-f", "api/chat", check=False)
+            self.end("api/chat")
             process.kill()
             process.wait()
 
@@ -176,6 +176,7 @@ def test_a_callback_that_nobody_began_writes_no_sign_in_and_prints_no_secret(bro
             reply = browser.curl(f"/oauth2/callback?{query}", "-b", jar, host=PAGE, key=None)
             assert reply.status == 403, reply.body
     assert "10.66.3.4" not in json.dumps(logins(browser.deployment)[told:])
+    browser.run("rm", "-f", "/tmp/jar")
     browser.sign_in("stranger@example.com")
     assert [line["user"] for line in logins(browser.deployment)[told:]] == ["unknown"]
     said = printed(browser.deployment.container("login"))

@@ -159,6 +159,7 @@ def test_containers_are_hardened_as_seen_from_inside(fortress: Deployment):
         net_admin = f"{1 << 12:016x}"
         assert seen["CapEff"] == (net_admin if component == "vpn-node" else "0" * 16), component
         assert seen["NoNewPrivs"] == "1", component
+        assert seen["Seccomp"] == "2", component
         assert (seen["Uid"].split()[0] == "0") == (component == "vpn-node"), component
         assert inspected["HostConfig"]["ReadonlyRootfs"], component
         assert inspected["HostConfig"]["PidsLimit"] > 0, component

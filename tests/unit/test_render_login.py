@@ -20,6 +20,7 @@ from tests.unit.gateway.harness import Authority
 from tests.unit.test_browser_settings import GITHUB, OIDC, settings
 
 SCRIPT = Path(images.__file__).parent / "login" / "login"
+BY_ITSELF = ["docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL"]
 CASES: dict[str, dict[str, Any]] = {
     "github": GITHUB,
     "google": {**GITHUB, "provider": "google", "domain": "chat.example.org", "session_hours": 24},
@@ -53,18 +54,15 @@ def test_oauth2_proxy_itself_accepts_the_files_without_asking_anybody(case: str,
             (current / name).write_text(content)
         image = reference("login", os.environ.get("FORTRESS_ENGINE", "registry-only"))
         run = [
-            "docker",
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "--read-only",
-            "--cap-drop",
-            "ALL",
+            *BY_ITSELF,
             "--user",
             f"{UID}:{UID}",
+            "-v",
+            f"{tmp_path}:/config:ro",
+            "--entrypoint",
+            "oauth2-proxy",
+            image,
         ]
-        run += ["-v", f"{tmp_path}:/config:ro", "--entrypoint", "oauth2-proxy", image]
         run += ["--config", "/config/current/oauth2-proxy.cfg", "--config-test"]
         return subprocess.run(run, capture_output=True, text=True, check=False, timeout=60)
 
@@ -193,19 +191,7 @@ def test_an_error_has_no_query_of_an_address_and_the_last_one_is_heard(tmp_path:
     proxy.chmod(0o755)
     tmp_path.chmod(0o755)
     image = reference("login", os.environ.get("FORTRESS_ENGINE", "registry-only"))
-    run = [
-        "docker",
-        "run",
-        "--rm",
-        "--network",
-        "none",
-        "--read-only",
-        "--cap-drop",
-        "ALL",
-        "--tmpfs",
-        "/tmp:mode=1777",
-    ]
-    run += ["-v", f"{proxy}:/usr/bin/oauth2-proxy:ro", image]
+    run = [*BY_ITSELF, "--tmpfs", "/tmp:mode=1777", "-v", f"{proxy}:/usr/bin/oauth2-proxy:ro", image]
     done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
