@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from render import trails
 from tests import oidc
 from tests.deployment import DOMAIN, PAGE, Client, Deployment, Reply, Stream, docker, printed
 from tests.live.test_arrows import ON_THE_WAY, addresses, bystander, process_of, reaches
@@ -163,6 +164,8 @@ def test_sign_ins_are_told_and_strangers_are_nobody(browser: Browser):
     told_text = json.dumps(new) + printed(browser.deployment.container("login"))
     for secret in ("example.com", "s3cretcode", "code="):
         assert secret not in told_text
+    age = docker("exec", browser.deployment.container("login"), "cat", f"/config/current/{trails.FILE}")
+    assert age.splitlines()[1:] == ["400"], "how many days it is kept"
 
 
 def test_a_callback_that_nobody_began_writes_no_sign_in_and_prints_no_secret(browser: Browser):
