@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fortress import in_gateway, review
+from render import trails
 from tests.deployment import Client, Deployment, docker, printed
 
 LOOKS_EVERY_S = 5
@@ -65,6 +66,13 @@ def test_a_watcher_that_dies_ends_no_tunnel_and_comes_back(fortress: Deployment,
         assert stream.flows()
     assert docker("inspect", "-f", "{{.State.StartedAt}}", node) == started
     Client.wait_until(lambda: "tunnel-watch ended; it is started again" in printed(node), "word of it")
+
+
+def test_every_trail_knows_how_old_it_may_grow(fortress: Deployment):
+    for part in ("gateway", "vpn-node"):
+        assert docker("exec", fortress.container(part), "cat", f"/config/current/{trails.FILE}").splitlines()[1:] == [
+            "400"
+        ]
 
 
 def test_a_new_device_is_told_by_its_name_without_a_restart(fortress: Deployment):
