@@ -308,12 +308,12 @@ class Client:
         return docker("exec", "-i", self.id, *command, stdin=stdin, check=check, timeout=timeout)
 
     def end(self, word: str) -> None:
-        """Kill what runs here with this word in its command line; the image has no pkill."""
+        """Kill what runs here with this word in its command line, if its engine is there; the image has no pkill."""
         script = (
             "for each in /proc/[0-9]*; do id=${each#/proc/}; "
             '[ "$id" = "$$" ] || ! grep -qs -e "$1" "$each/cmdline" || kill -9 "$id"; done; :'
         )
-        self.run("sh", "-c", script, "end", word)
+        self.run("sh", "-c", script, "end", word, check=False)
 
     def python(self, script: str, *arguments: str, timeout: float = 120) -> str:
         return self.run("python3", "-", *arguments, stdin=script, timeout=timeout)
@@ -402,11 +402,11 @@ class Stream:
         return count
 
     @contextmanager
-    def read(self) -> Iterator[None]:
-        """Reads on meanwhile, if slowly: the gateway cuts whoever takes nothing for half a minute."""
+    def read(self, bytes_a_second: int = 1 << 13) -> Iterator[None]:
+        """Reads on meanwhile: the gateway cuts whoever takes nothing for half a minute. An answer is half a megabyte."""
         stdout = self.process.stdout
         assert stdout is not None
-        with meanwhile(lambda: stdout.read(1 << 15), every_s=0.5):
+        with meanwhile(lambda: stdout.read(bytes_a_second // 2), every_s=0.5):
             yield
 
     def flows(self, seconds: float = 10) -> bool:

@@ -19,7 +19,7 @@ def test_a_blocked_user_is_cut_off_at_once_and_no_up_lets_it_in_again(fortress: 
         with bob.stream() as his, ada.stream() as hers:
             assert his.flows()
             assert hers.flows()
-            with his.read():
+            with his.read(1 << 16):
                 assert "bob is blocked until 20" in fortress.fortress("block", "bob", "--for", "1h")
             his.bytes_for(CUT_WITHIN_S)
             assert his.bytes_for(2) == 0, "a blocked user's stream goes on"
