@@ -403,7 +403,7 @@ class Stream:
 
     @contextmanager
     def read(self, bytes_a_second: int = 1 << 13) -> Iterator[None]:
-        """Reads on meanwhile: the gateway cuts whoever takes nothing for half a minute. An answer is half a megabyte."""
+        """Reads on meanwhile: the gateway cuts whoever takes nothing for half a minute, and an answer has an end."""
         stdout = self.process.stdout
         assert stdout is not None
         with meanwhile(lambda: stdout.read(bytes_a_second // 2), every_s=0.5):
