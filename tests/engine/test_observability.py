@@ -174,6 +174,8 @@ def test_every_line_is_in_loki_exactly_once_whatever_fails(watched: Watched, bob
         time.sleep(max(0.0, OUTAGE_S - (time.time() - stopped)))
     finally:
         docker("start", made.container("loki"))
+    # Killed in the second in which it came back, it once lost a batch that it had just taken (docs/observability.md).
+    Client.wait_until(lambda: watched.answers("loki"), "Loki", 60)
     while_sending(lambda: watched.kill("loki"))
     while_sending(reload)
 
