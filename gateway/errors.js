@@ -16,9 +16,13 @@ class Refusal {
 
 function refuse(status, reason, says, headers) { return new Refusal(status, reason, says, headers); }
 
-/** The refusal of whoever asks for more than a limit; it names it to every API. seconds: until it makes sense to try again. */
-function limited(reason, name, value, says, seconds) {
-    return refuse(429, reason, 'limit ' + name + ' (' + value + ') reached' + says + '; try again in ' + seconds + ' s',
+/**
+ * The refusal of whoever asks for more than a limit; it names it to every API.
+ *   seconds  until it makes sense to try again
+ *   reason   for the audit line, where it is not the limit's name
+ */
+function limited(name, value, says, seconds, reason) {
+    return refuse(429, reason || name, 'limit ' + name + ' (' + value + ') reached' + says + '; try again in ' + seconds + ' s',
         { 'Retry-After': String(seconds) });
 }
 

@@ -111,7 +111,7 @@ function overRate(route, caller, limits) {
     const take = rates.bucket(route, limits), key = take.name + '|' + caller.user;
     const [allowed, full, wait] = rates.take(shared.buckets.get(key), take.perMinute, take.burst, Date.now());
     shared.buckets.set(key, full);
-    return allowed ? null : errors.limited(take.name, take.name, take.perMinute, '', wait);
+    return allowed ? null : errors.limited(take.name, take.perMinute, '', wait);
 }
 
 // Whoever proves nothing: counted by the place it comes from, and only there, so that it costs nobody who is known.
@@ -119,7 +119,7 @@ function unproven(r, refusal) {
     const perMinute = principals.failed_auth_per_minute, key = place(r);
     const [allowed, full, wait] = rates.take(shared.guesses.get(key), perMinute, perMinute, Date.now());
     shared.guesses.set(key, full);
-    return allowed ? refusal : errors.limited('failed_auth_per_minute', 'failed_auth_per_minute', perMinute,
+    return allowed ? refusal : errors.limited('failed_auth_per_minute', perMinute,
         ': too many requests without a valid key from this address', wait);
 }
 
@@ -135,7 +135,7 @@ function overStreams(v, id, caller, limits) {
         v.fortress_slot = slot;
         return null;
     }
-    return errors.limited('concurrent', 'concurrent', limits.concurrent, '', 1);
+    return errors.limited('concurrent', limits.concurrent, '', 1);
 }
 
 // Was this worker made with the file that lies there now? An old worker, whose streams go on, was not.

@@ -19,16 +19,16 @@ function next(rows) {
 
 /** May one more request of `user` wait? limits: `queue` of principals.js. Returns: Refusal, or null. */
 function full(rows, user, limits) {
-    if (!limits.wait_s) return errors.limited('queue-wait', 'slots', limits.slots, ': no inference slot is free', 1);
+    if (!limits.wait_s) return errors.limited('slots', limits.slots, ': no inference slot is free', 1, 'queue-wait');
     if (rows.filter(row => row.user === user).length >= limits.per_user)
-        return errors.limited('queue-full', 'queue_per_user', limits.per_user, ': as many of your requests wait already', 5);
+        return errors.limited('queue_per_user', limits.per_user, ': as many of your requests wait already', 5, 'queue-full');
     return rows.length < limits.total ? null
-        : errors.limited('queue-full', 'queue_total', limits.total, ': as many requests wait already', 5);
+        : errors.limited('queue_total', limits.total, ': as many requests wait already', 5, 'queue-full');
 }
 
 /** The refusal of whoever has waited for as long as one may. */
 function late(limits) {
-    return errors.limited('queue-wait', 'queue_wait_s', limits.wait_s, ': no inference slot became free', 1);
+    return errors.limited('queue_wait_s', limits.wait_s, ': no inference slot became free', 1, 'queue-wait');
 }
 
 /** The answer to whoever has left; only the audit line hears it. */

@@ -100,7 +100,7 @@ def test_reads_and_inference_are_taken_from_buckets_of_their_own(bench: Bench):
 @pytest.mark.parametrize(
     ("call", "name", "seconds"),
     [
-        (("limited", "concurrent", "concurrent", 2, "", 1), "concurrent", "1"),
+        (("limited", "concurrent", 2, "", 1), "concurrent", "1"),
         (("late", {"wait_s": 30}), "queue_wait_s", "1"),
     ],
 )
