@@ -278,7 +278,9 @@ class Client:
         confs = sorted(name for name in files if name.startswith("wireguard-"))
         conf = f"wireguard-{device}.conf" if device else confs[0]
         self.key = files["api_key"].strip()
-        hello = "exec sleep infinity" if not tunnel else f"exec tunnel-client /tmp/bundle/{conf} sleep infinity"
+        # tunnel-client ends as the command that it is given, when addresses and routes are there.
+        joined = f"exec tunnel-client /tmp/bundle/{conf} sh -c 'touch /tmp/joined; exec sleep infinity'"
+        hello = joined if tunnel else "exec sleep infinity"
         script = "umask 077; mkdir /tmp/bundle; cd /tmp/bundle; until [ -f ready ]; do sleep 0.05; done; " + hello
         self.id = docker(
             *("run", "-d", "--network", "bridge", "--label", f"fortress.stack={deployment.stack}"),
@@ -295,7 +297,7 @@ class Client:
         time.sleep(0.3)
         docker("exec", "-i", self.id, "python3", "-c", writer, stdin=json.dumps(files))
         if tunnel:
-            self.wait_until(lambda: "wgclient" in self.run("ip", "link"), "the tunnel's interface")
+            self.wait_until(lambda: "joined" in self.run("ls", "/tmp"), "tunnel")
 
     @staticmethod
     def wait_until(condition: Any, what: str, seconds: float = 15) -> None:

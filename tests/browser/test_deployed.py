@@ -41,6 +41,8 @@ def behind(client: Client, provider: oidc.Provider, playwright: Playwright, home
     """A Chromium in the client's network, which believes what its owner has installed there."""
     believe(home, "fortress", client.deployment.bundle(client.user)["ca.pem"])
     believe(home, "provider", provider.ca_file.read_text())
+    # IPv6 takes a second or two until an address counts; a page that is being opened then would be broken off.
+    client.wait_until(lambda: not client.run("ip", "address", "show", "tentative"), "address that counts")
     network = Namespace(int(docker("inspect", "-f", "{{.State.Pid}}", client.id)))
     with launched(playwright, network, home, f"--host-resolver-rules=MAP {PAGE} 10.66.0.1") as browser:
         yield browser
