@@ -249,9 +249,9 @@ def no_collector(world: World) -> Iterator[None]:
 
 @contextmanager
 def a_model_that_hangs(world: World) -> Iterator[None]:
-    """Its process stands still; Ollama itself goes on answering. Nobody waits for long."""
+    """Its process stands still; Ollama itself goes on answering. Who asks gives up after six seconds."""
     body = json.dumps({"model": "tiny", "prompt": "hello"})
-    ask = ["curl", "-s", "-m", "2", "--cacert", "/tmp/bundle/ca.pem", "-H", f"Authorization: Bearer {world.bob.key}"]
+    ask = ["curl", "-s", "-m", "6", "--cacert", "/tmp/bundle/ca.pem", "-H", f"Authorization: Bearer {world.bob.key}"]
     assert world.bob.ask().status == 200, "the model is not there to hang"
     [runner] = subprocess.check_output(["pgrep", "-P", str(world.watched.process("ollama"))], text=True).split()
     os.kill(int(runner), signal.SIGSTOP)
