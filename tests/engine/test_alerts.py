@@ -374,3 +374,13 @@ def test_ten_new_devices_are_one_message(world: World):
         for message in world.told.messages
     ]
     assert [sorted(devices) for devices in told if devices] == [CREW]
+
+
+def test_each_who_tried_an_admins_route_is_a_message_of_its_own(world: World):
+    """Two did within an hour, in the time of these tests: the second brings up nothing of the first."""
+    told = [
+        {each["labels"].get("principal", "") for each in message if each["labels"]["alertname"] == "AdminRouteTried"}
+        for message in world.told.messages
+    ]
+    assert {"bob", "late"} <= set().union(*told)
+    assert max(map(len, told)) == 1, told
