@@ -205,6 +205,19 @@ def test_the_servers_certificate_names_the_page_too():
     assert list(both.object["dnsNames"]) == ["ollama.fortress.internal", "chat.ollama.fortress.internal"]
 
 
+def test_certificates_that_nobody_measures_live_as_long_as_one_that_is_measured():
+    """Of the hop, the gateway has its own and the authority; it is asked for the days that are left."""
+    built = build(CONFIG | {"pki": {"ca_epoch": "authorities", "leaf_epoch": "leaves"}}, preview=False)
+    for token, word, names in (
+        ("locallySignedCert:LocallySignedCert", "leaves", {"server", "hop-server", "hop-client"}),
+        ("selfSignedCert:SelfSignedCert", "authorities", {"ca", "hop-ca"}),
+    ):
+        found = built.of(f"tls:index/{token}")
+        assert {each.name.removeprefix("fortress-pki-") for each in found} == names
+        assert len({each.object["validityPeriodHours"] for each in found}) == 1
+        assert {each.replacement_trigger.string_value for each in found} == {word}, "renewed without the others"
+
+
 @pytest.mark.parametrize(
     ("named", "refused"),
     [("chat.ollama.fortress.internal", False), ("*.ollama.fortress.internal", False), ("*.fortress.internal", True)],
@@ -289,6 +302,8 @@ def test_a_gpu_is_watched_from_a_container_without_network_where_there_is_one(gp
     assert "readOnly" not in written
     read = {row["containerPath"]: row["volumeName"] for row in exporter["volumes"] if row["readOnly"]}
     assert read["/var/log/gpu"] == written["volumeName"] == "fortress-test-gpu"
+    # GpuGone says nothing of a GPU that never said anything: no `up` ends with one.
+    assert (gpu["wait"], list(gpu["healthcheck"]["tests"])) == (True, ["CMD", "gpu-watch", "health"])
     assert "--collector.textfile.directory=/var/log/gpu" in exporter["command"]
     assert "--collector.textfile.directory=/var/log/gpu" not in alone["node-exporter"]["command"]
 
