@@ -261,8 +261,18 @@ ln -sfn "rev-$rev" .current; mv -T .current current
 for old in .new-* rev-*; do [ "$old" = "rev-$rev" ] || rm -rf -- "$old"; done"""
 
 
+# What is not running reads the new files when it starts: that of a crash loop as well, whose `.State.Running` is true
+# while it waits for its restart. It may crash between question and word, and be back before it is asked again.
 # Not `docker kill --signal`: the engine takes any signal for a stop by hand, and would not restart the container after
 # its next crash or reboot (`unless-stopped`; seen on engine 20.10).
+_TELL = """\
+tell() {{
+  [ "$(docker inspect -f '{{{{.State.Status}}}}' "$name" 2>/dev/null)" = running ] || return 0
+  docker exec "$name" /bin/sh -c 'kill -{signal} 1'
+}}
+tell 2>/dev/null || {{ sleep 1; tell 2>/dev/null; }} || {{ sleep 1; tell; }}"""
+
+
 def _deliver(summary: str, revision: str, directory: str, consumer: Consumer) -> str:
     """The script of one delivery: what differs between two revisions stands in its first lines."""
     environment = '-e dir="$dir" -e rev="$rev" -e uid="$uid" -e check="$check"'
@@ -277,9 +287,7 @@ check={shlex.quote(consumer.check)}
 {_WRITER} {_OWNER} {environment} -v "$dir:/target" "$image" -c {shlex.quote(_RECEIVE)}
 {_WRITER} {_OWNER} {environment} {bindable} {consumer.check_rights} {scratch} -v "$dir:/target" \\
   -v "$dir/rev-$rev:/config/current:ro" "$image" -c {shlex.quote(_SWITCH)} </dev/null
-if [ "$(docker inspect -f '{{{{.State.Running}}}}' "$name" 2>/dev/null)" = true ]; then
-  docker exec "$name" /bin/sh -c 'kill -{consumer.reload} 1'
-fi
+{_TELL.format(signal=consumer.reload)}
 """
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import subprocess
 import threading
 import time
@@ -20,7 +21,7 @@ from components.host import ROOT
 from fortress import engine, paths
 from fortress.pulumi_cli import environment
 from images import reference
-from tests.deployment import docker, printed
+from tests.deployment import Client, docker, printed
 from tests.probe import Probe
 from tests.sshd import Sshd, sshd
 
@@ -45,7 +46,8 @@ files = host.files("files", component="reader", about=["a plain word for the pre
     opts=ResourceOptions(parent=host))
 network = docker.Network("network", name=f"{stack}-net", internal=True, labels=mark(docker.NetworkLabelArgs), opts=opts)
 docker.Container("reader", name=f"{stack}-reader", image=given["image"], user="1234:1234", entrypoints=["/bin/sh"],
-    command=["-c", "trap 'echo told' HUP; echo started; while :; do sleep 1 & wait $!; done"],
+    command=["-c", "grep -q crash /config/current/conf.d/text && exit 1; "
+        "trap 'echo told' HUP; echo started; while :; do sleep 1 & wait $!; done"], restart="unless-stopped",
     network_mode="bridge", networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=network.name)],
     volumes=[docker.ContainerVolumeArgs(host_path=files.directory, container_path="/config", read_only=True)],
     memory=64, memory_swap=64, must_run=True, labels=mark(docker.ContainerLabelArgs),
@@ -226,6 +228,24 @@ def test_a_component_lives_its_whole_life_on_a_host(on_host: OnHost) -> None:
     assert on_host.found() == {}
     if on_host.server:
         assert on_host.server.logins() > 5, "the host was not reached by SSH"
+
+
+@pytest.mark.parametrize("on_host", ["local"], indirect=True)
+def test_what_crashes_again_and_again_is_mended_by_the_up_that_corrects_its_files(on_host: OnHost) -> None:
+    def state(part: str) -> str:
+        return docker("inspect", "-f", f"{{{{{part}}}}}", on_host.container()).strip()
+
+    on_host.up()
+    on_host.given["files"]["conf.d/text"] = "crash\n"
+    on_host.up()
+    os.kill(int(state(".State.Pid")), signal.SIGKILL)
+    # It waits twice as long each time: by now for some seconds, so that the next `up` finds it waiting.
+    Client.wait_until(lambda: int(state(".RestartCount")) >= 7, "crash loop", 60)
+    Client.wait_until(lambda: state(".State.Status") == "restarting", "wait in the crash loop")
+    on_host.given["files"]["conf.d/text"] = "two\n"
+    on_host.up()
+    Client.wait_until(lambda: state(".State.Status") == "running", "start with the right files", 60)
+    assert docker("exec", on_host.container(), "cat", "/config/current/conf.d/text") == "two\n"
 
 
 @pytest.fixture
