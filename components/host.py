@@ -109,8 +109,19 @@ class Host(pulumi.ComponentResource):
             opts=ResourceOptions.merge(opts, _SECRET_OUTPUTS),
         )
 
-    def send(self, name: str, *, file: Path, create: str, delete: str, opts: ResourceOptions) -> pulumi.Resource:
-        """Like `command`, with a file of this machine as standard input: any size, and in no state.
+    def send(
+        self,
+        name: str,
+        *,
+        file: Path | None = None,
+        stdin: Input[str] | None = None,
+        create: str,
+        delete: str,
+        opts: ResourceOptions,
+    ) -> pulumi.Resource:
+        """Like `command`, but of one type on every host: another kind of input makes no other resource of it.
+
+        file: of this machine, as standard input: any size, and in no state.
 
         The shell still runs on the host: this machine only holds the file open, and calls `ssh` where that is needed.
         """
@@ -118,6 +129,10 @@ class Host(pulumi.ComponentResource):
         there = self.args.settings.ssh
         if there is not None:
             text, removal = ssh.shell(there, text), ssh.shell(there, removal)
+            # What `command` made here before: the same resource, else its `delete` undoes what this one creates.
+            opts = ResourceOptions.merge(opts, ResourceOptions(aliases=[pulumi.Alias(type_=_REMOTE)]))
+        if file is None:
+            return self._here(name, text, removal, stdin, opts)
         # `~` stays as it is written: another machine must get the same plan.
         path = str(file)
         source = f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
@@ -181,6 +196,7 @@ class Host(pulumi.ComponentResource):
         return HostFiles(directory=directory, revision=revision, delivered=delivered)
 
 
+_REMOTE = "command:remote:Command"
 _SECRET_OUTPUTS = ResourceOptions(additional_secret_outputs=["stdout", "stderr"])
 
 

@@ -162,12 +162,12 @@ class OllamaHost(pulumi.ComponentResource):
         )
         resource_name = f"{name}-model-{model.tagged.replace('/', '-').replace(':', '-')}"
         if model.source is None:
-            return self.args.host.command(resource_name, create=self._pull(model.tagged), delete=remove, opts=opts)
+            return self.args.host.send(resource_name, create=self._pull(model.tagged), delete=remove, opts=opts)
         if model.source == "builtin":
             text = base64.encodebytes(packed()).decode()
             digest = hashlib.sha256(tiny_gguf()).hexdigest()
             create = _create(container, model.tagged, "base64 -d | gunzip", digest, parameters=TINY_PARAMETERS)
-            return self.args.host.command(resource_name, create=create, delete=remove, stdin=text, opts=opts)
+            return self.args.host.send(resource_name, stdin=text, create=create, delete=remove, opts=opts)
         path = Path(model.source)
         if not path.expanduser().is_file():
             raise pulumi.RunError(

@@ -52,6 +52,9 @@ docker.Container("reader", name=f"{stack}-reader", image=given["image"], user="1
     volumes=[docker.ContainerVolumeArgs(host_path=files.directory, container_path="/config", read_only=True)],
     memory=64, memory_swap=64, must_run=True, labels=mark(docker.ContainerLabelArgs),
     opts=ResourceOptions.merge(opts, ResourceOptions(depends_on=[files.delivered])))
+if "made" in given:
+    getattr(host, given["made"])("thing", create=f"touch {given['place']}\\n", delete=f"rm -f {given['place']}\\n",
+        opts=ResourceOptions(parent=host))
 host.command("command", create="cat >/dev/null; echo ran\\n", stdin=Output.secret(given["secret"]),
     opts=ResourceOptions(parent=host))
 """
@@ -228,6 +231,20 @@ def test_a_component_lives_its_whole_life_on_a_host(on_host: OnHost) -> None:
     assert on_host.found() == {}
     if on_host.server:
         assert on_host.server.logins() > 5, "the host was not reached by SSH"
+
+
+@pytest.mark.parametrize("on_host", ["ssh"], indirect=True)
+def test_what_was_run_as_a_command_and_is_sent_now_stays_one_resource(on_host: OnHost, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    on_host.given |= {"made": "command", "place": str(place)}
+    on_host.up()
+    on_host.given["made"] = "send"
+    assert on_host.planned() == {"thing": "update"}
+    on_host.up()
+    assert place.exists(), "what it was before was deleted after it was made again"
+    assert on_host.planned() == {}
+    on_host("destroy", "--yes", "--skip-preview")
+    assert not place.exists()
 
 
 @pytest.mark.parametrize("on_host", ["local"], indirect=True)

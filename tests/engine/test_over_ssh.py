@@ -51,6 +51,12 @@ def test_a_fortress_on_a_host_reached_by_ssh_answers_and_leaves_nothing(
     assert re.search(r"Resources:\s+\d+ unchanged\s+Duration", planned.up()), "a second up changed something"
     assert planned.containers() == containers
 
+    for source in ("builtin", str(file)):
+        planned.config["models"][-1]["source"] = source
+        planned.pulumi_up()
+        listed = docker("exec", containers["ollama"], "ollama", "ls")
+        assert "own:latest" in listed, "a model went when its source changed"
+
     planned.fortress("down")
     assert planned.left_over() == []
 

@@ -526,9 +526,12 @@ def test_on_a_host_reached_by_ssh_every_command_goes_there(
     here = build(CONFIG, preview=preview)
     monkeypatch.setattr(images, "_on_the_engine", lambda *_: pytest.fail("an engine was asked"))
     built = build(over_ssh, preview=preview)
-    assert not built.of("command:local:Command")
-    remote, local = built.of("command:remote:Command"), here.of("command:local:Command")
-    assert {request.name for request in remote} == {request.name for request in local}
+    remote, sent = built.of("command:remote:Command"), built.of("command:local:Command")
+    assert {request.name for request in (*remote, *sent)} == {each.name for each in here.of("command:local:Command")}
+    assert all("-ollama-host-model-" in request.name for request in sent)
+    for request in sent:
+        assert request.object["create"].startswith("ssh -F none ")
+        assert request.object["delete"].startswith("ssh -F none ")
     provider = built.of("pulumi:providers:docker")[0].object
     assert provider["host"] == "ssh://deploy@box.example.com:22"
     text = Path(over_ssh["host"]["ssh"]["private_key_file"]).read_text().splitlines()[1]
@@ -541,9 +544,23 @@ def test_a_gguf_file_is_sent_by_this_machine_and_read_on_the_host(over_ssh: dict
     file.write_bytes(b"GGUF")
     more = over_ssh | {"models": [{"name": "own", "source": str(file)}]}
     (sent,) = build(more, preview=False).of("command:local:Command")
+    assert sent.name == "fortress-ollama-host-model-own-latest"
     assert sent.object["create"].startswith("{\nssh -F none ")
     assert sent.object["create"].endswith(f"}} < {file}")
     assert "stdin" not in sent.object
+
+
+def test_another_source_of_a_model_is_an_update_of_the_same_resource(over_ssh: dict[str, Any], tmp_path: Path):
+    """Of another type it would be another resource, and the old one's delete takes away what the new one made."""
+    file = tmp_path / "own.gguf"
+    file.write_bytes(b"GGUF")
+    for there in (CONFIG, over_ssh):
+        found: set[tuple[tuple[str, str, str], tuple[str, ...]]] = set()
+        for source in ({}, {"source": "builtin"}, {"source": str(file)}):
+            built = build(there | {"models": [{"name": "own", **source}]}, preview=False)
+            [model] = [each for each in built.requests if each.name == "fortress-ollama-host-model-own-latest"]
+            found.add((urn(model), tuple(alias.spec.type for alias in model.aliases)))
+        assert len(found) == 1
 
 
 def test_a_refused_config_stops_the_program_with_its_sentence():
