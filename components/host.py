@@ -22,11 +22,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 from pulumi import Input, Output, ResourceOptions
 
+from components.identity import seed
 from fortress import ssh
 from settings import PROJECT, HostSettings, SshSettings
 
 ROOT = "/var/lib/ollama-fortress"
 """Where component directories lie on every host, whatever checkout made them."""
+SALT = "salt"
+"""A file that no program reads: 256 random bits, beside secrets that could be guessed from a hash."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,12 +179,16 @@ class Host(pulumi.ComponentResource):
         component: directory name under the stack's own directory.
         files: relative path -> text; secret or not, all of it travels by stdin.
         about: plain words for the preview (users, addresses): never a secret.
-        chosen: files with a secret that somebody else chose, maybe a short one: the preview shows no hash of it.
+        chosen: files with a secret that somebody else chose, maybe a short one: the preview shows no hash of it, and
+            the revision's tells nothing of it, for it is of a random file as well.
         """
         directory = f"{ROOT}/{self.args.stack}/{component}"
+        if any(path in files for path in chosen):
+            files = {**files, SALT: seed(f"{name}-salt", ResourceOptions(parent=opts.parent))}
+            chosen = [*chosen, SALT]
         archive = Output.all(**files).apply(lambda texts: _archive(texts, consumer.uid))
         summary = Output.all(**files).apply(lambda texts: _summary(texts, about, chosen))
-        # The hashes are of the whole text of each file, keys of 256 bit included: nothing can be guessed from them.
+        # The hashes are of whole texts, keys of 256 bit or the salt included: nothing can be guessed from them.
         plain = Output.unsecret(summary)
         revision = Output.unsecret(archive.apply(lambda text: hashlib.sha256(text.encode()).hexdigest()))
         delivered = self.command(

@@ -366,6 +366,39 @@ def test_no_secret_travels_in_plain_text(config: dict[str, Any], more: list[str]
     assert seen_under_cover >= {KEY, *more}, "not even under cover, so nothing is shown"
 
 
+@pytest.mark.parametrize(
+    ("config", "files"),
+    [(TOLD, ["observability-alertmanager", "observability-loki"]), (LOGIN, ["login"])],
+    ids=["told", "login"],
+)
+def test_the_name_of_a_revision_tells_nothing_of_a_secret_that_somebody_chose(
+    config: dict[str, Any], files: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """It is a hash in plain text, and all else in the archive may be known: short passwords could be tried."""
+
+    def revisions(built: Built) -> dict[str, str]:
+        scripts = {each.name: each.object["create"] for each in built.of("command:local:Command")}
+        found = {name: re.findall(r"^rev=(\w{64})$", scripts[f"fortress-{name}-files"], re.MULTILINE) for name in files}
+        return {name: revision for name, [revision] in found.items()}
+
+    built = build(config, preview=False)
+    one, again = revisions(built), revisions(build(config, preview=False))
+    assert one == again
+    for request in built.requests:
+        assert SEED not in _split(request.object)[0], f"{request.name} carries the salt in plain text"
+    monkeypatch.setitem(globals(), "SEED", bytes(32).hex())
+    other = revisions(build(config, preview=False))
+    assert not [name for name in files if one[name] == other[name]]
+
+
+def test_only_files_with_a_secret_that_somebody_chose_have_a_salt():
+    salted = {each.name for each in build(LOGIN, preview=False).requests if each.name.endswith("-salt")}
+    assert salted == {"fortress-login-files-salt"}
+    told = {each.name for each in build(TOLD, preview=False).requests if each.name.endswith("-salt")}
+    assert told == {f"fortress-observability-{part}-files-salt" for part in ("alertmanager", "loki")}
+    assert not [each for each in build(WATCHED, preview=False).requests if each.name.endswith("-salt")]
+
+
 def _split(struct: Any) -> tuple[str, str]:
     """(text outside secret envelopes, text inside them) of one request, base64 archives unpacked."""
     from google.protobuf import json_format
