@@ -96,11 +96,14 @@ class Pulumi:
     def outputs(self) -> dict[str, Any]:
         return json.loads(self.read("stack", "output", "--json", "--show-secrets"))
 
+    def deployment(self) -> dict[str, Any]:
+        """What the state holds, secrets encrypted; empty before the first `up`."""
+        return json.loads(self.read("stack", "export")).get("deployment") or {}
+
     def recover(self) -> None:
         """Undo what a killed run left: its lock, and operations whose end was never written down."""
         self._unlock()
-        exported = json.loads(self.read("stack", "export"))
-        if exported.get("deployment", {}).get("pending_operations"):
+        if self.deployment().get("pending_operations"):
             # Creates that may or may not have happened: the plugins adopt what carries our labels.
             self.read("refresh", "--yes", "--skip-preview", "--clear-pending-creates")
 

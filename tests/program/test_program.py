@@ -18,7 +18,7 @@ from pulumi.runtime.mocks import MockMonitor
 
 import images
 from components.fortress import Fortress, FortressArgs
-from fortress import paths
+from fortress import deployed, paths
 from settings import PROJECT, load
 from settings.keys import (
     Seed,
@@ -305,6 +305,15 @@ def test_lines_and_figures_are_protected_and_what_can_be_had_again_is_not():
         "prometheus",
     }
     assert set(guarded) >= {"collector", "alertmanager"}
+
+
+@pytest.mark.parametrize("config", [CONFIG, LOGIN, WATCHED], ids=["plain", "login", "watched"])
+def test_before_an_up_the_same_volumes_are_known_as_protected(config: dict[str, Any]):
+    config = config | {"protect": True}
+    built = build(config, preview=False).of("docker:index/volume:Volume")
+    settings = load("test", {f"{PROJECT}:{k}": v for k, v in ({"engine": "registry-only"} | config).items()})
+    protected = {each.object["name"].removeprefix("fortress-test-") for each in built if each.protect}
+    assert protected == deployed.guarded(settings)
 
 
 def test_grafana_is_there_where_its_image_can_be_pulled(monkeypatch: pytest.MonkeyPatch):
