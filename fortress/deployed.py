@@ -1,6 +1,6 @@
-"""What a stack's state says is deployed, and the changes of a stack file that no `up` can make of it.
+"""What a stack's state says is deployed: the changes that no `up` can make of it, and what a killed one left beside it.
 
-Pulumi would begin with either and fail at the end, each time again: they are refused before anything changes.
+Pulumi would begin with such a change and fail at the end, each time again: it is refused before anything changes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,6 +66,31 @@ def refuse_to_drop(config: StackSettings, resources: Sequence[Resource]) -> None
     )
 
 
+def remove_half_made(deployment: Mapping[str, Any], there: DockerClient) -> None:
+    """Remove what a killed run made and no state knows: Docker's own plugin would find its name in use for ever.
+
+    Only what has both name and labels of something that was being made when the run was killed.
+    """
+    known = {str(each["id"]) for each in deployment.get("resources") or [] if each.get("id")}
+    for operation in deployment.get("pending_operations") or []:
+        resource, labels = operation["resource"], _labels(operation["resource"])
+        if operation["type"] != "creating" or not labels.get("fortress.stack") or not labels.get("fortress.component"):
+            continue
+        name = resource["inputs"]["name"]
+        filters: dict[str, str | list[str] | bool] = {"label": [f"{key}={value}" for key, value in labels.items()]}
+        if resource["type"] == CONTAINER:
+            for container in there.containers.list(all=True, filters=filters):
+                if container.name == name and container.id not in known:
+                    container.remove(force=True)
+        elif resource["type"] == NETWORK:
+            for network in there.networks.list(filters=filters):
+                if network.name == name and network.id not in known:
+                    network.remove()
+
+
 def _component(resource: Resource) -> str:
-    labels = {str(each["label"]): str(each["value"]) for each in resource["inputs"].get("labels", ())}
-    return labels.get("fortress.component", "")
+    return _labels(resource).get("fortress.component", "")
+
+
+def _labels(resource: Resource) -> dict[str, str]:
+    return {str(each["label"]): str(each["value"]) for each in resource["inputs"].get("labels", ())}

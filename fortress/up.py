@@ -28,7 +28,8 @@ def up(console: Console, stack: str) -> None:
     started = time.monotonic()
     with _one_at_a_time(stack):
         pulumi = ready(console, stack, build=True)
-        pulumi.recover()
+        with reached(console, stack) as (_, there):
+            pulumi.recover(there)
         pulumi.run("up", "--yes", "--skip-preview")
         outputs = pulumi.outputs()
         write_bundles(stack, outputs)
@@ -213,7 +214,8 @@ def down(console: Console, stack: str) -> None:
         )
     with _one_at_a_time(stack):
         pulumi = ready(console, stack, build=False)
-        pulumi.recover()
+        with reached(console, stack) as (_, there):
+            pulumi.recover(there)
         pulumi.run("destroy", "--yes", "--skip-preview")
         pulumi.read("stack", "rm", "--yes", "--preserve-config")
     for folder in paths.bundles(stack).iterdir() if paths.bundles(stack).exists() else ():
