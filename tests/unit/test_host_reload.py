@@ -11,7 +11,13 @@ from components.host import Consumer, _deliver
 DOCKER = """#!/bin/sh
 case $1 in
 run) exit 0 ;;
-inspect) word=$(head -n 1 "$0.says"); sed -i 1d "$0.says"; echo "$word" ;;
+inspect)
+  word=$(head -n 1 "$0.says"); sed -i 1d "$0.says"
+  case $3$word in
+  *Running*running | *Running*restarting) echo true ;;
+  *Running*) echo false ;;
+  *) echo "$word" ;;
+  esac ;;
 exec) echo "$*" >> "$0.told"; [ ! -e "$0.refuses" ] || { echo "the engine's words" >&2; exit 1; } ;;
 esac
 """
