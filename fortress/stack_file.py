@@ -14,17 +14,15 @@ from typing import Any
 import yaml
 
 from fortress.errors import Stop
-from settings import PROJECT
-from settings.browser import SET_SECRET
+from settings import PROJECT, refuse_plain
 from settings.network import BASE_PREFIX
+from settings.secrets import ENCRYPTED
 from settings.stack import DOCKER_SOCKET
 
 EDITORS = "# yaml-language-server: $schema=schema.json"
 """Editors complete the keys and underline what would be refused."""
 PROBE = "probe"
 """The service user whose only device is the throw-away client of `make up`."""
-ENCRYPTED = "(encrypted)"
-"""What a secret value reads as, for whoever does not need it."""
 
 
 def make(path: Path, *, engine: str, docker_socket: str, port: int = 51820) -> None:
@@ -54,6 +52,10 @@ def make(path: Path, *, engine: str, docker_socket: str, port: int = 51820) -> N
 
 
 def read(path: Path) -> dict[str, Any]:
+    """The config of a stack file.
+
+    Raises: Stop where it is none, ConfigRefused for a secret in plain text.
+    """
     try:
         loaded = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
@@ -61,26 +63,18 @@ def read(path: Path) -> dict[str, Any]:
     config = loaded.get("config") if isinstance(loaded, dict) else None
     if not isinstance(config, dict):
         raise Stop(f"{path.name} has no `config:`; see the README for the smallest stack file")
-    return {key: _readable(value, path, key) for key, value in config.items()}
+    readable = {key: _readable(value) for key, value in config.items()}
+    refuse_plain(readable)
+    return readable
 
 
-def _readable(value: Any, path: Path, key: str) -> Any:
-    """The value with a mark where it is encrypted: what Pulumi alone can read, nobody here needs to.
-
-    Raises: Stop for a secret in plain text.
-    """
+def _readable(value: Any) -> Any:
+    """The value with a mark where it is encrypted: what Pulumi alone can read, nobody here needs to."""
     if isinstance(value, list):
-        return [_readable(each, path, key) for each in value]
+        return [_readable(each) for each in value]
     if not isinstance(value, dict):
         return value
-    if set(value) == {"secure"}:
-        return ENCRYPTED
-    if key == f"{PROJECT}:browser" and isinstance(value.get("client_secret"), str):
-        raise Stop(
-            f"{path.name} holds browser.client_secret in plain text; delete that line, run `{SET_SECRET}` for this "
-            "stack (in the exports of `make env`), and make a new secret at the provider if others have seen this one"
-        )
-    return {name: _readable(each, path, key) for name, each in value.items()}
+    return ENCRYPTED if set(value) == {"secure"} else {name: _readable(each) for name, each in value.items()}
 
 
 def user_name() -> str:

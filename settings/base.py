@@ -85,6 +85,12 @@ Epoch = Annotated[
 ]
 """A word whose change renews one family of keys."""
 
+
+def set_secret(place: str) -> str:
+    """The command that asks for one secret of the config and encrypts it. place: like `browser.client_secret`."""
+    return f"pulumi config set --secret --path 'ollama-fortress:{place}'"
+
+
 MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}(:[A-Za-z0-9][A-Za-z0-9._-]*)?"
 
 ModelPattern = Annotated[

@@ -110,7 +110,10 @@ def preview(request: pytest.FixtureRequest) -> Iterator[bool]:
     yield request.param
 
 
-def build(config: dict[str, Any], *, preview: bool, stack: str = "test") -> Built:
+def build(
+    config: dict[str, Any], *, preview: bool, stack: str = "test", held: tuple[str, ...] = ("browser", "observability")
+) -> Built:
+    """held: the keys of which Pulumi has encrypted something."""
     built = Built()
     mocks = Mocks(preview)
     pulumi.runtime.set_mocks(mocks, PROJECT, stack, preview, monitor=Recorder(mocks, built))
@@ -118,7 +121,7 @@ def build(config: dict[str, Any], *, preview: bool, stack: str = "test") -> Buil
         f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in ({"engine": "registry-only"} | config).items()
     }
-    pulumi.runtime.set_all_config(texts, [])
+    pulumi.runtime.set_all_config(texts, [f"{PROJECT}:{key}" for key in held])
 
     @pulumi.runtime.test
     def run() -> None:
@@ -331,6 +334,17 @@ def test_the_trails_are_read_and_never_written_by_what_watches():
     assert rights == {"/config": True, "/var/lib/collector": False, **trails}
     exporter = containers["fortress-observability-node-exporter"].object["volumes"]
     assert all(row["readOnly"] for row in exporter)
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [(LOGIN, "browser.client_secret"), (TOLD, "observability.alerts.webhook.url")],
+    ids=["login", "told"],
+)
+def test_a_secret_that_pulumi_was_given_in_plain_text_is_refused(config: dict[str, Any], place: str):
+    with pytest.raises(pulumi.RunError, match=f"(?s)is a secret in plain text.*config set --secret --path '{PROJECT}:"):
+        build(config, preview=True, held=())
+    assert build(config, preview=True, held=(place.partition(".")[0],)).requests
 
 
 def test_no_resource_is_asked_for_whose_id_is_its_secret():
