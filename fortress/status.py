@@ -21,8 +21,9 @@ def read(there: DockerClient, config: StackSettings) -> dict[str, Any]:
     rows = [_container(each.attrs) for each in containers if each.labels.get("fortress.component") != TRANSIENT]
     return {
         "stack": config.stack,
-        "endpoint": f"https://{config.domain}",
+        "endpoint": config.url(),
         "tunnel_address": str(config.wireguard.server4) if config.wireguard else None,
+        "tunnel_endpoint": config.url(str(config.wireguard.server4)) if config.wireguard else None,
         "containers": sorted(rows, key=lambda row: (row["component"], row["name"])),
         **_blocked(there, config.stack),
     }
@@ -51,7 +52,7 @@ def _blocked(there: DockerClient, stack: str) -> dict[str, Any]:
 
 
 def show(console: Console, found: dict[str, Any]) -> None:
-    console.print(f"[bold]{found['stack']}[/]  {found['endpoint']}  (in the tunnel: https://{found['tunnel_address']})")
+    console.print(f"[bold]{found['stack']}[/]  {found['endpoint']}  (in the tunnel: {found['tunnel_endpoint']})")
     containers = Table("container", "state", "health", "since (UTC)", box=None, pad_edge=False)
     for row in found["containers"]:
         colour = {"healthy": "green", "unhealthy": "red"}.get(row["health"], "yellow")

@@ -34,7 +34,8 @@ def up(console: Console, stack: str) -> None:
         write_bundles(stack, outputs)
         config = _settings(stack)
         _ask(console, config, outputs)
-    console.print(f"\n[bold]endpoint[/]  {outputs['endpoint']}  (in the tunnel: https://{outputs['tunnel_address']})")
+    in_the_tunnel = config.url(outputs["tunnel_address"])
+    console.print(f"\n[bold]endpoint[/]  {outputs['endpoint']}  (in the tunnel: {in_the_tunnel})")
     console.print(f"[bold]bundles[/]   {paths.bundles(stack).relative_to(paths.CHECKOUT)}/<user>/")
     for user in outputs["users"]:
         if user != stack_file.PROBE:
@@ -166,19 +167,14 @@ def _ask(console: Console, config: settings.StackSettings, outputs: dict[str, An
     if stack_file.PROBE not in outputs["bundles"]:
         console.print(f"no question asked: the stack has no user `{stack_file.PROBE}: {{service: true}}`")
         return
+    if not config.models:
+        console.print("no question asked: the stack declares no model (`models: []`) that could answer it")
+        return
     if config.host.ssh is not None and not docker_engine.answers():
         console.print("no question asked: the client that asks it needs a Docker engine on this machine")
         return
     console.print(f"\n[bold]{ask.QUESTION}[/]  (through the tunnel, model {config.models[0].name})")
-    answer = ask.ask(
-        console,
-        engine=config.engine.value,
-        stack=config.stack,
-        domain=config.domain,
-        tunnel_address=outputs["tunnel_address"],
-        files=outputs["bundles"][stack_file.PROBE],
-        model=config.models[0].name,
-    )
+    answer = ask.ask(console, config, outputs["tunnel_address"], outputs["bundles"][stack_file.PROBE])
     console.print(
         f"[dim]{answer.chunks} chunks; first after {answer.first_chunk_s:.1f} s with the tunnel's start in it[/]"
     )

@@ -381,6 +381,11 @@ class StackSettings(Settings):
             raise ValueError(f"there is a browser section, but nobody who could get in. {advice}")
         return self
 
+    def url(self, host: str | None = None) -> str:
+        """Where the API answers: at its name, or at another host of the gateway's."""
+        port = 443 if self.wireguard is None else self.wireguard.relay_port
+        return f"https://{host or self.domain}" + ("" if port == 443 else f":{port}")
+
     @property
     def login(self) -> Provider | None:
         """Who signs people in at the page, if anybody does."""

@@ -16,6 +16,7 @@ from fortress import paths
 from fortress.stack_file import PROBE
 from fortress.stack_lock import holders
 from tests.deployment import Client, Deployment, copy_of_the_checkout, docker, printed
+from tests.unit.gateway.harness import Authority
 
 DEAD_WITHIN_S = 5
 BACK_WITHIN_S = 30
@@ -161,12 +162,15 @@ def test_after_pulumi_was_killed_in_the_middle_up_recovers(fortress: Deployment,
 
 
 def test_a_config_that_nginx_refuses_never_replaces_the_running_one(fortress: Deployment, bob: Client, tmp_path: Path):
-    (tmp_path / "c.pem").write_text("this is no certificate\n")
+    pem, _ = Authority("own").leaf("ollama.fortress.internal")
+    _, of_another = Authority("own").leaf("ollama.fortress.internal")
+    (tmp_path / "c.pem").write_text(pem)
+    (tmp_path / "k.pem").write_text(of_another)
     before = fortress.containers()
-    fortress.config["gateway"] = {"certificate_file": str(tmp_path / "c.pem"), "key_file": str(tmp_path / "c.pem")}
+    fortress.config["gateway"] = {"certificate_file": str(tmp_path / "c.pem"), "key_file": str(tmp_path / "k.pem")}
     said = fortress.up(check=False)
     assert fortress.last_code != 0
-    assert "cannot load certificate" in said
+    assert "key values mismatch" in said
     assert bob.ask().status == 200
     docker("restart", fortress.container("gateway"))
     Client.wait_until(lambda: bob.ask().status == 200, "answer after a restart", BACK_WITHIN_S)

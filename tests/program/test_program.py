@@ -123,9 +123,14 @@ def build(
     }
     pulumi.runtime.set_all_config(texts, [f"{PROJECT}:{key}" for key in held])
 
+    def note(name: str, value: Any) -> None:
+        pulumi.Output.from_input(value).apply(lambda known: built.outputs.update({name: known}))
+
     @pulumi.runtime.test
     def run() -> None:
-        runpy.run_path(str(paths.CHECKOUT / "__main__.py"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pulumi, "export", note)
+            runpy.run_path(str(paths.CHECKOUT / "__main__.py"))
 
     run()
     return built
@@ -224,6 +229,36 @@ def test_a_certificate_of_ones_own_must_name_the_page(named: str, refused: bool,
             build(config | {"browser": {}}, preview=True)
     else:
         assert build(config | {"browser": {}}, preview=True).requests
+
+
+def test_who_has_a_certificate_of_ones_own_believes_who_signed_it(tmp_path: Path):
+    company = Authority("company")
+    pem, key = company.leaf("ollama.fortress.internal")
+    (tmp_path / "key.pem").write_text(key)
+    gateway = {"certificate_file": str(tmp_path / "chain.pem"), "key_file": str(tmp_path / "key.pem")}
+
+    def believed(chain: str, **changed: str) -> str:
+        (tmp_path / "chain.pem").write_text(chain)
+        return build(CONFIG | {"gateway": gateway | changed}, preview=False).outputs["ca_certificate"]
+
+    # Nobody needs the private authority, whose certificate is not shown; of a public one the chain has an
+    # intermediate at most, and every client the rest.
+    assert believed(pem + company.pem) == company.pem
+    assert believed(company.pem) == company.pem
+    assert believed(pem) == CERTIFICATE
+    for chain in ("", pem + key, "-----BEGIN CERTIFICATE-----"):
+        with pytest.raises(pulumi.RunError, match=f"{PROJECT}:gateway.certificate_file .*chain.pem"):
+            believed(chain)
+    for place in gateway:
+        with pytest.raises(pulumi.RunError, match=f"{PROJECT}:gateway.{place} .*missing.pem: No such file"):
+            believed(pem, **{place: str(tmp_path / "missing.pem")})
+
+
+def test_the_endpoint_has_the_port_that_the_tunnel_has(preview: bool):
+    own = CONFIG["wireguard"] | {"relay_port": 8443}
+    assert build(CONFIG, preview=preview).outputs["endpoint"] == "https://ollama.fortress.internal"
+    moved = build(CONFIG | {"wireguard": own}, preview=preview)
+    assert moved.outputs["endpoint"] == "https://ollama.fortress.internal:8443"
 
 
 def networks_of(config: dict[str, Any]) -> dict[str, bool]:
