@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from settings.addresses import device_address, refuse_collisions
-from settings.base import MODEL_NAME, Domain, Epoch, Name, Origin, Settings, StackName, or_also, or_each
+from settings.base import MODEL_NAME, Domain, Epoch, Matching, Name, Origin, Settings, StackName, or_also, or_each
 from settings.browser import PRIVATE_TOP_LEVELS, BrowserSettings, Provider
 from settings.network import BASE_PREFIX, Plan
 from settings.observability import Form, ObservabilitySettings
@@ -208,13 +208,29 @@ class NetworkSettings(Settings):
         return value
 
 
+HOST_KEY = r"(ssh-ed25519|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]+"
+
+
+def _key_alone(line: str) -> str:
+    """`ssh-keyscan` writes the host's name before its key, a .pub file a comment behind it."""
+    found = re.search(rf"(^|\s)({HOST_KEY})", line)
+    return found[2] if found else line
+
+
 class SshSettings(Settings):
     """A host reached by SSH; its key is pinned."""
 
     address: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:-]{0,252}$")]
     user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = "root"
     port: int = Field(default=22, ge=1, le=65535)
-    host_key: Annotated[str, Field(pattern=r"^(ssh-ed25519|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]+$")]
+    host_key: Annotated[
+        str,
+        Matching(
+            rf"([^\s#]+ )?{HOST_KEY}( [^\r\n]*)?",
+            "a host's key: write the line that `ssh-keyscan -t ed25519 <address>` prints",
+        ),
+        AfterValidator(_key_alone),
+    ]
     private_key_file: Path = Field(default=Path("~/.ssh/id_ed25519"), description="Without a passphrase.")
 
     @field_validator("private_key_file")
