@@ -87,8 +87,15 @@ def _cut(nodes: Sequence[Container], addresses: Sequence[str]) -> str:
     if not addresses or not nodes:
         return ""
     time.sleep(HEEDED_AFTER_S)
-    done = [execute(node, ("vpn-node", "cut", *addresses)) for node in nodes]
-    return "; ".join(said.strip() for code, said in done if code != 0)
+    return "; ".join(filter(None, (_cut_at(node, addresses) for node in nodes)))
+
+
+def _cut_at(node: Container, addresses: Sequence[str]) -> str:
+    try:
+        code, said = execute(node, ("vpn-node", "cut", *addresses))
+    except Stop as stop:  # the block itself is in force
+        return str(stop)
+    return said.strip() if code != 0 else ""
 
 
 def unblock(there: DockerClient, stack: str, word: str) -> list[str]:

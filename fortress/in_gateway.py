@@ -57,11 +57,11 @@ def run(gateway: Container, *words: str) -> str:
     return said
 
 
-def execute(gateway: Container, words: Sequence[str]) -> tuple[int, str]:
+def execute(container: Container, words: Sequence[str]) -> tuple[int, str]:
     """Returns: exit code, and all that was printed."""
     try:
-        done = gateway.exec_run(list(words))
+        done = container.exec_run(list(words))
     except APIError as error:
-        raise Stop(f"the gateway's container cannot be asked: {error.explanation or error}") from None
+        raise Stop(f"the container {container.name} cannot be asked: {error.explanation or error}") from None
     assert isinstance(done.output, bytes), "no stream was asked for"
     return done.exit_code or 0, done.output.decode(errors="replace")

@@ -47,7 +47,8 @@ function facts(v, agent, known, spent, queued, now) {
         relay: v.fortress_relay, address: v.remote_addr, route: v.fortress_route,
         method: METHODS.indexOf(v.request_method) < 0 ? 'unknown' : v.request_method,
         status: status >= 100 ? status : 0, // 000: never answered; 009: HTTP/0.9
-        verdict: v.fortress_verdict, reason: v.fortress_reason,
+        // Ollama's own 500 comes through as it is.
+        verdict: status > 499 && v.fortress_verdict === 'allowed' ? 'failed' : v.fortress_verdict, reason: v.fortress_reason,
         model: model(known, v.fortress_model), agent: agent,
         tokens_in: spent ? spent.counted[0] : 0, tokens_out: spent ? spent.counted[1] : 0,
         first_token_s: spent && spent.first ? seconds(spent.first - now + duration * 1000) : null,
@@ -100,7 +101,8 @@ function counted(f, kind, add) {
         add('t|' + who + f.model + '|in', f.tokens_in);
         add('t|' + who + f.model + '|out', f.tokens_out);
     }
-    if (kind === 'inference' && (f.verdict === 'allowed' || f.verdict === 'cut')) {
+    // What Ollama refuses (a model that is not there) is no answer that failed or was given up.
+    if (kind === 'inference' && (f.verdict === 'allowed' || f.verdict === 'cut') && (f.status < 400 || f.status >= 499)) {
         measured(add, 'd|', f.duration_s);
         measured(add, 'q|', f.queued_s);
         if (f.first_token_s !== null) measured(add, 'f|', f.first_token_s);

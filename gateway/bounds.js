@@ -20,15 +20,15 @@ function typed(key, value) {
 
 /** The options that go on: users shape their own answer, only admins move the runner that everybody shares. */
 function options(given, user) {
-    const out = {}, allowed = user.role === 'admin' ? ALL : SAMPLING, asked = Object.keys(given);
-    for (let i = 0; i < asked.length; i++) {
-        const key = asked[i];
+    const out = {}, allowed = user.role === 'admin' ? ALL : SAMPLING;
+    for (const key of Object.keys(given)) {
         let value = given[key];
         if (value === null || allowed.indexOf(key) < 0) continue; // to Ollama, null is absent
         if (!typed(key, value))
             return errors.refuse(400, 'option-type', 'option "' + key + '" has the wrong type, or is too large to be kept exact');
-        // Each other context loads the model anew, for everybody.
-        if (key === 'num_ctx') value = user.role === 'admin' ? clamp(value, user.limits.context_tokens) : user.num_ctx;
+        // Each other context loads the model anew, for everybody: a user gets the stack's, or the one wider one.
+        if (key === 'num_ctx' && user.role === 'admin') value = clamp(value, user.limits.context_tokens);
+        else if (key === 'num_ctx') value = value > user.stack_ctx ? user.num_ctx : null;
         if (value !== null) out[key] = value;
     }
     return out;

@@ -13,7 +13,7 @@ const NOW = '/config/current/';
 const CERTIFICATES = { server: 'tls/server.pem', hop_client: 'hop/client.pem', hop_authority: 'hop/ca.pem' };
 const FOLDER = '/var/log/gateway/';
 // Ollama is asked no oftener, whoever scrapes.
-const ASKED_MS = 5000;
+const ASKED_MS = 5000, HOUR_MS = 3600000;
 
 async function asked(r) {
     const [ps, version] = await Promise.all(['ps', 'version'].map(path => r.subrequest('/-/api/' + path)));
@@ -80,20 +80,21 @@ function beginning(file) {
 }
 
 /**
- * js_periodic of the newest worker: sets the audit file aside when it is large or of yesterday, deletes the oldest, and
- * tries again where it could not be written. The old workers go on by the file's name, so in the new one.
+ * js_periodic of the newest worker: sets the audit file aside when it is large or of yesterday, deletes the oldest then
+ * and once an hour, and tries again where it could not be written. The old workers go on by the file's name, so in the new one.
  */
 function tend() {
     if (fs.readFileSync(NOW + 'principals.js', 'utf8').indexOf(principals.id) < 0) return;
     const now = Date.now();
     observe.beat(now);
-    observe.remember();
     if (ngx.shared.figures.get(observe.MISSING)) observe.write('');
     const limits = principals.audit, file = fs.statSync(observe.FILE, { throwIfNoEntry: false });
-    if (!file || !trail.due(file.size, beginning(observe.FILE), limits, now)) return;
-    const names = fs.readdirSync(FOLDER);
+    const turn = file && trail.due(file.size, beginning(observe.FILE), limits, now);
+    // Files age where nobody asks anything, too.
+    if (!turn && Math.abs(now - (ngx.shared.figures.get('swept') || 0)) < HOUR_MS) return;
+    ngx.shared.figures.set('swept', now);
     try {
-        fs.renameSync(observe.FILE, FOLDER + trail.freeName(names, now));
+        if (turn) fs.renameSync(observe.FILE, FOLDER + trail.freeName(fs.readdirSync(FOLDER), now));
         const kept = trail.aside(fs.readdirSync(FOLDER)).map(name => ({ name: name, size: fs.statSync(FOLDER + name).size }));
         trail.surplus(kept, limits, now).forEach(name => {
             fs.unlinkSync(FOLDER + name);

@@ -128,7 +128,8 @@ let lately = 0;
 
 // One entry per running stream, with a timeout: a worker that dies frees its slots by itself.
 function overStreams(v, id, caller, limits) {
-    if (v.fortress_slot && shared.streams.get(v.fortress_slot) === id) return null;
+    // A body may have taken nearly as long as an entry lives: what it asks for begins with a whole life.
+    if (shared.streams.get(v.fortress_slot || '') === id && shared.streams.replace(v.fortress_slot, id)) return null;
     for (let i = 0; i < limits.concurrent; i++, lately++) {
         const slot = caller.user + '|' + lately % limits.concurrent;
         if (!shared.streams.add(slot, id)) continue;

@@ -32,11 +32,11 @@ function tagged(name) {
     return short.slice(short.lastIndexOf('/') + 1).indexOf(':') < 0 ? short + ':latest' : short;
 }
 
-/** A pattern without a slash is for Ollama's own library; the star alone is for everything. */
+/** A pattern without a slash is for Ollama's own library; the star alone, as it is written, is for everything. */
 function mayUse(patterns, name) {
-    const short = plain(name), full = tagged(name), own = full.indexOf('/') < 0;
-    return patterns.map(plain).some(p => p.indexOf('*') < 0 ? tagged(p) === full
-        : (own || p === '*' || p.indexOf('/') >= 0) && (matches(p, short) || matches(p, full)));
+    const full = tagged(name), short = full.replace(/:latest$/, ''), own = full.indexOf('/') < 0;
+    return patterns.indexOf('*') >= 0 || patterns.map(plain).some(p => p.indexOf('*') < 0 ? tagged(p) === full
+        : (own || p.indexOf('/') >= 0) && (matches(p, short) || matches(p, full)));
 }
 
 // Names that were granted lately, by their user's row: a caller asks for the same few again and again.

@@ -69,8 +69,8 @@ function shut() {
         : null;
 }
 
-/** js_periodic of the newest worker, see exporter.js: it is there. */
-function beat(now) { figures.set('beat', now); }
+/** js_periodic of the newest worker, see exporter.js: it is there, and keeps what a kill would forget. */
+function beat(now) { figures.set('beat', now); remember(); }
 
 /** Has no worker said so for so long that a stop is about to end in a kill? After a reload the newest one says it. */
 function alone(now) { return now - (figures.get('beat') || now) > GRACE_MS; }
@@ -98,4 +98,4 @@ function ended(r, spent, queued) {
     } catch (e) { ngx.log(ngx.ERR, 'figures: ' + e.message); } // no room: the users and models of a config need far less
 }
 
-export default { FILE, MISSING, alone, beat, chunk, ended, remember, shut, write };
+export default { FILE, MISSING, alone, beat, chunk, ended, shut, write };

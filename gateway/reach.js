@@ -17,8 +17,8 @@ function isObject(value) { return value !== null && typeof value === 'object' &&
 
 function has(object, key, fits) { return Object.keys(object).some(name => fold(name) === key && fits(object[name])); }
 
-// Calls of tools in a conversation, by API; a template writes their `<` as \u003c.
-const CALLS = ['tool_calls', 'arguments', 'input'];
+// Calls of tools in a conversation, by API, and their results; a template may write either's `<` as \u003c.
+const CALLS = ['tool_calls', 'arguments', 'input'], RESULTS = ['tool', 'tool_result', 'function_call_output'];
 // An image, a file, or a call of a tool: none, in the body, or elsewhere.
 const NONE = 0, INSIDE = 1, ELSEWHERE = 2;
 
@@ -40,7 +40,8 @@ function part(key, inner) {
     if (key === 'content' || key === 'output') return within(inner);
     if (key === 'images') return images(inner);
     if (key === 'file_url') return place(inner);
-    if (CALLS.indexOf(key) >= 0) return INSIDE;
+    if (CALLS.indexOf(key) >= 0) return inner && inner.length !== 0 ? INSIDE : NONE;
+    if (key === 'role' || key === 'type') return RESULTS.indexOf(inner) < 0 ? NONE : INSIDE;
     if (key !== 'image_url' && key !== 'source') return NONE;
     if (isObject(inner)) return has(inner, 'url', url => !inline(url)) ? ELSEWHERE : INSIDE;
     return key === 'image_url' ? place(inner) : NONE;

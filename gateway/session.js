@@ -8,8 +8,9 @@ const OWN = /^__Host-fortress(_|=|$)/;
 const SESSION = /^__Host-fortress(_\d+)?$/; // a long one comes in numbered parts
 const START = '/oauth2/start?rd=%2F';
 const DASHBOARDS = '/grafana/';
-// All that Grafana is asked by POST for somebody who changes nothing: a panel's question, and which of its features are on.
-const QUESTION = /^\/grafana\/(api\/ds\/query|apis\/features\.grafana\.app\/.+\/evaluate\/flags)$/;
+// All that Grafana is asked by POST for somebody who changes nothing: a panel's question, which of its features are on,
+// and how fast its pages are.
+const QUESTION = /^\/grafana\/(api\/ds\/query|api\/frontend-metrics|apis\/features\.grafana\.app\/.+\/evaluate\/flags)$/;
 // Grafana hands on what is below a data source's proxy: by it a reader would write to Loki, or stop it. Nothing there is encoded twice.
 const AROUND = /proxy(\/|$)|%/;
 

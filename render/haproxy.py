@@ -3,6 +3,10 @@
 from render.syntax import template
 from settings import Plan, StackSettings
 
+IDLE_S = 8000
+"""Longer than any silence that settings allow of the gateway: it ends a stream, never the relay. Constants here: to
+follow the gateway's times, or the users' limits, the relay would have to restart, and with it everybody's tunnel."""
+
 _RELAY = template("""\
 # {{ generated }}
 # The admin socket, by which a removed device's connections are cut, is in the image's socket.cfg.
@@ -12,15 +16,15 @@ global
 
 defaults
     mode tcp
-    # Longer than the gateway's longest silence: the gateway ends a stream, never the relay.
-    timeout connect {{ connect | number }}s
+    # Longer than any silence of the gateway's: it ends a stream, never the relay.
+    timeout connect 5s
     timeout client {{ idle | number }}s
     timeout server {{ idle | number }}s
     timeout client-fin 10s
     timeout server-fin 10s
 
 listen relay
-    # Nobody can use up the relay for all others. A constant: following the users' limits would restart the relay.
+    # Nobody can use up the relay for all others.
     stick-table type ipv6 size 16k expire 60s store conn_cur
     tcp-request connection track-sc0 src
     tcp-request connection reject if { sc0_conn_cur gt 256 }
@@ -44,8 +48,7 @@ def relay(settings: StackSettings, plan: Plan) -> str:
     own = settings.wireguard
     assert own is not None, "settings without a wireguard section never get here"
     return _RELAY.render(
-        connect=settings.gateway.connect_timeout_s,
-        idle=settings.gateway.longest_silence_s + 60,
+        idle=IDLE_S,
         server4=own.server4,
         server6=own.server6,
         port=own.relay_port,

@@ -217,6 +217,8 @@ http {
     limit_req_zone $fortress_known zone=known:1m rate={{ flood_rate | number }}r/s;
     limit_req_zone $fortress_stranger zone=stranger:1m rate=50r/s;
     limit_req_status 429;
+    # Told by the audit trail: an error would show what a stranger has written, in its own letters.
+    limit_req_log_level warn;
 
     # The end of every request, and of each only once: the policy writes its line, nginx none.
     access_log /dev/null combined if=$fortress_completion;

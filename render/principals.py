@@ -80,8 +80,9 @@ def principals(
                 "keyless": user.keyless,
                 "service": user.service,
                 "devices": [device.name for device in user.devices],
-                # What a num_ctx becomes; nothing: it does not go on, and Ollama takes its own.
+                # What a num_ctx above the stack's becomes; nothing: it does not go on, and Ollama takes the stack's.
                 "num_ctx": _wider_context(settings, name),
+                "stack_ctx": settings.ollama.context_length,
                 "limits": _limits(settings, name),
             }
             for name, user in sorted(settings.users.items())

@@ -88,8 +88,8 @@ class Limits(Settings):
     context_tokens: int | None = Field(
         default=None,
         ge=256,
-        description="Largest num_ctx of a request; nothing means ollama.context_length. Of users only one above that "
-        "counts, and is always this one: each other context would load the model anew for everybody.",
+        description="Largest num_ctx of a request; nothing means ollama.context_length. Of users one above that "
+        "becomes this one, any other the stack's: each other context would load the model anew for everybody.",
     )
     answer_tokens: int | None = Field(
         default=None, ge=1, description="Longest answer of one request; nothing means ollama.context_length."

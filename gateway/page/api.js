@@ -33,7 +33,7 @@ export function short(name) { return name.replace(/:latest$/, ''); }
 
 function overLimit(says, wait) {
     const [, name, value] = /^limit (\w+) \((\d+)\)/.exec(says) || [], words = LIMITS[name];
-    const title = words ? `Your limit is reached: ${words(value)}` : name ? 'The server is busy' : 'Too many requests';
+    const title = words ? `Your limit is reached: ${words(value)}` : /^(slots|queue)/.test(name) ? 'The server is busy' : 'Too many requests';
     const rest = says.replace(/^limit \w+ \(\d+\)( reached)?(: )?/, '').replace(/(; |, or )?try again in \d+ s$/, '');
     return new Failure(title, rest, { wait: wait, limit: name });
 }

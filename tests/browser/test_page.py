@@ -212,6 +212,13 @@ def test_a_reached_limit_is_named_and_counted_down_until_it_may_be_tried_again(p
             "The server is busy",
             "No inference slot became free.",
         ),
+        (
+            "limit failed_auth_per_minute (30) reached: too many requests without a valid key from this address; try "
+            "again in 2 s",
+            "2",
+            "Too many requests",
+            "Too many requests without a valid key from this address.",
+        ),
         ("too many requests at once; slow down", "", "Too many requests", "Too many requests at once; slow down."),
     ],
 )

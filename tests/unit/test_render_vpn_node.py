@@ -156,9 +156,12 @@ def test_users_and_limits_never_touch_what_only_a_restart_takes_over():
         assert server_files(few, [])[restart] == server_files(many, [ALICE, BOB])[restart]
 
 
-def test_the_relay_waits_longer_than_the_gateway():
-    idle = re.findall(r"timeout (?:client|server) (\d+)s", haproxy.relay(settings(), settings().plan))
-    assert [int(seconds) > settings().gateway.longest_silence_s for seconds in idle] == [True, True]
+def test_the_relay_waits_longer_than_the_gateway_and_never_restarts_for_its_times():
+    slowest = settings(gateway={"connect_timeout_s": 60, "read_timeout_s": 7200, "queue_wait_s": 600})
+    told = haproxy.relay(slowest, slowest.plan)
+    idle = re.findall(r"timeout (?:client|server) (\d+)s", told)
+    assert [int(seconds) > slowest.gateway.longest_silence_s for seconds in idle] == [True, True]
+    assert haproxy.relay(settings(), settings().plan) == told
 
 
 @given(st.sets(st.from_regex(r"[a-z0-9][a-z0-9-]{0,30}", fullmatch=True), min_size=2, max_size=6))

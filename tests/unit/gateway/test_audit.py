@@ -56,6 +56,9 @@ def test_a_line_says_all_of_a_request_in_its_order(bench: Bench):
         ({"request_method": "BREW"}, {"method": "unknown"}),
         ({"status": "000"}, {"status": 0}),
         ({"status": "009"}, {"status": 0}),
+        ({"status": "500", "fortress_reason": "policy"}, {"status": 500, "verdict": "failed", "reason": "policy"}),
+        ({"status": "499"}, {"status": 499, "verdict": "allowed"}),
+        ({"status": "503", "fortress_verdict": "refused"}, {"status": 503, "verdict": "refused"}),
         ({"request_completion": ""}, {"completion": "cut"}),
         ({"ssl_protocol": None}, {"tls": ""}),
         ({"request_time": None, "body_bytes_sent": None}, {"duration_s": 0, "bytes": 0}),
@@ -108,7 +111,7 @@ def test_a_line_is_json_and_says_what_it_was_given(bench: Bench):
     ),
     st.text(),
 )
-@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_word_of_a_client_breaks_a_line(bench: Bench, said: dict[str, str], agent: str):
     """What a client can choose at all; the rest are names of the configuration, and nginx's own words."""
     found = bench.call("facts", {**ENDED, **said}, bench.call("agent", agent), KNOWN, None, 0, NOW)
@@ -164,4 +167,6 @@ def test_a_stream_that_was_cut_counts_its_times_and_a_broken_one_does_not(bench:
     cut = tallied(bench, verdict="cut", tokens_in=0, tokens_out=1, first_token_s=None, queued_s=0)
     assert [key for key, _ in cut] == ["r|bob|inference|cut", "t|bob|tiny|in", "t|bob|tiny|out", "d|7", "d|sum", "q|0"]
     assert len(tallied(bench, verdict="failed", tokens_in=0, tokens_out=0)) == 1
+    assert len(tallied(bench, status=404, tokens_in=0, tokens_out=0, first_token_s=None)) == 1
+    assert len(tallied(bench, status=499, tokens_in=0, tokens_out=0, first_token_s=None)) == 5
     assert len(tallied(bench, "read", tokens_in=0, tokens_out=0)) == 1

@@ -166,6 +166,13 @@ def test_old_files_go_when_all_together_are_too_large(trail: Bench):
     assert figure(trail, "fortress_audit_files_deleted_total") - deleted == len(names) - 1
 
 
+def test_files_age_where_none_is_set_aside(trail: Bench):
+    trail.shell(f"touch {FOLDER}/audit-20200101T000000Z.json")
+    trail.kill()  # else it would look again within the hour
+    trail.start_again()
+    until(lambda: "audit-2020" not in trail.shell(f"ls {FOLDER}").decode(), "deleted")
+
+
 def test_a_full_disk_stops_nothing_and_every_lost_line_is_counted(trail: Bench):
     lost, said = figure(trail, "fortress_audit_lost_total"), trail.logs("gateway").count("lines are lost")
     fill(trail)

@@ -71,12 +71,12 @@ def test_the_context_has_a_limit(asked: float | None, allowed: int | None, bench
 
 
 @pytest.mark.parametrize("granted", [None, 8192])
-@pytest.mark.parametrize("asked", [1, 4096, 8191, 9e15, -1])
-def test_of_a_users_contexts_there_is_one_else_each_would_load_the_model_anew(
-    asked: float, granted: int | None, bench: Bench
+@pytest.mark.parametrize(("asked", "wider"), [(1, False), (4096, False), (-1, False), (4097, True), (9e15, True)])
+def test_a_user_gets_the_stacks_context_or_the_one_wider_one_else_each_would_load_the_model_anew(
+    asked: float, wider: bool, granted: int | None, bench: Bench
 ):
     sent = kept(bench, {"options": {"num_ctx": asked}}, user=NARROW | {"num_ctx": granted})
-    assert sent["options"].get("num_ctx") == granted
+    assert sent["options"].get("num_ctx") == (granted if wider else None)
 
 
 @pytest.mark.parametrize("path", sorted(WITH_ANSWER))

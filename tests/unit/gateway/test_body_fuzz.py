@@ -167,7 +167,6 @@ def check(path: str, user: dict[str, Any], was: dict[str, Any], verdict: dict[st
     max_examples=EXAMPLES or 300,
     derandomize=not EXAMPLES,
     database=None,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 @given(batch=st.lists(case(), min_size=8, max_size=16))

@@ -60,12 +60,22 @@ def test_an_answer_costs_at_most_its_bound_and_0_is_none(path: str, said: float,
         ("/api/chat", {"messages": [{"tool_calls": [{"function": {"arguments": {"a": "<"}}}]}]}, CONTEXT),
         ("/v1/messages", {"messages": [{"content": [{"type": "tool_use", "input": {"a": "<"}}]}]}, CONTEXT),
         ("/v1/responses", {"input": [{"type": "function_call", "arguments": "{}"}]}, CONTEXT),
+        ("/api/chat", {"messages": [{"role": "tool", "content": "<"}]}, CONTEXT),
+        ("/v1/messages", {"messages": [{"content": [{"type": "tool_result", "content": "<"}]}]}, CONTEXT),
+        ("/v1/responses", {"input": [{"type": "function_call_output", "output": "<"}]}, CONTEXT),
         ("/api/embed", {"input": ["x" * 10_000] * 3}, 3 * CONTEXT),
         ("/api/embed", {"input": "x" * 10_000}, CONTEXT),
     ],
 )
 def test_a_prompt_costs_at_most_its_bytes_or_the_context(path: str, ask: dict[str, Any], prompt: int, bench: Bench):
     assert planned(bench, path, ask)[0]["prompt"] == prompt
+
+
+@pytest.mark.parametrize("calls", [None, []])
+def test_an_answer_that_called_no_tool_costs_its_bytes_when_it_is_sent_back(calls: Any, bench: Bench):
+    """OpenAI's library says `tool_calls` of every answer."""
+    said = {"messages": [{"role": "assistant", "tool_calls": calls, "content": "x"}]}
+    assert planned(bench, "/v1/chat/completions", said)[0]["prompt"] < 200
 
 
 def test_a_refusal_names_the_limit_what_is_left_and_when_to_try_again(bench: Bench):
@@ -111,7 +121,7 @@ def test_a_budget_renews_at_the_first_second_of_the_next_day_and_month(zone: str
             assert before.strftime(same) == here.strftime(same) < after.strftime(same)
 
 
-@effort(max_examples=25, deadline=None)
+@effort(max_examples=25)
 @given(st.datetimes(datetime(2026, 1, 2), datetime(2045, 12, 30)), st.sampled_from(ZONES))
 def test_offsets_are_those_of_the_zone(moment: datetime, zone: str):
     at = moment.replace(tzinfo=UTC)

@@ -44,7 +44,7 @@ def test_a_long_string_goes_on_byte_for_byte_and_is_seen_by_its_head(content: st
     assert kept(bench, body.decode())["messages"][0]["content"] == content
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=150, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     value=st.recursive(
         st.none()

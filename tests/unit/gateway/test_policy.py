@@ -11,8 +11,8 @@ CHAT = {"path": "/api/chat", "class": "inference", "models": ["model"]}
 COPY = {"path": "/api/copy", "class": "admin", "models": ["source", "destination"]}
 CREATE = {"path": "/api/create", "class": "admin", "models": ["model", "name"]}
 LIMITS = {"context_tokens": 4096, "answer_tokens": 1000}
-ANYTHING = {"role": "admin", "models": ["*"], "num_ctx": None, "limits": LIMITS}
-NARROW = {"role": "user", "models": ["tiny", "llama3.2:*"], "num_ctx": None, "limits": LIMITS}
+ANYTHING = {"role": "admin", "models": ["*"], "num_ctx": None, "stack_ctx": 4096, "limits": LIMITS}
+NARROW = {"role": "user", "models": ["tiny", "llama3.2:*"], "num_ctx": None, "stack_ctx": 4096, "limits": LIMITS}
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -104,6 +104,12 @@ def test_names_are_matched_as_ollama_reads_them(name: str, bench: Bench):
         ("library/l*", "llama", True),
         ("registry.ollama.ai/x/y", "x/y:latest", True),
         ("x/y", "library/x/y", False),
+        ("library/*", "tiny:1b", True),
+        ("library/*", "hf.co/l/secret", False),
+        ("registry.ollama.ai/library/*", "l/secret", False),
+        ("*-coder", "qwen-coder:latest", True),
+        ("*-coder", "qwen-coder:7b", False),
+        ("hf.co/*-GGUF", "hf.co/x/y-GGUF:latest", True),
     ],
 )
 def test_a_star_stands_for_any_part_of_a_name(pattern: str, name: str, allowed: bool, bench: Bench):

@@ -88,6 +88,7 @@ FLAGS = "/grafana/apis/features.grafana.app/v0alpha1/namespaces/default/ofrep/v1
     ("path", "methods"),
     [
         ("/grafana/api/ds/query", ["POST"]), (FLAGS, ["POST"]), ("/grafana/d/x", ["GET", "HEAD"]),
+        ("/grafana/api/frontend-metrics", ["POST"]),
         ("/grafana/api/datasources/uid/loki/resources/labels", ["GET", "HEAD"]),
         ("/grafana/api/ds/query/x", ["GET", "HEAD"]), ("/grafana/x/api/ds/query", ["GET", "HEAD"]),
         ("/grafana/api/datasources/uid/loki/resources/label/%2e%2e/push", None),
