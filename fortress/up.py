@@ -15,12 +15,14 @@ from rich.console import Console
 import settings
 from fortress import ask, bundle, debian, docker_engine, engine, paths, preflight, renewal, stack_file
 from fortress.errors import Stop
-from fortress.pulumi_cli import Pulumi, environment
+from fortress.pulumi_cli import Pulumi, deployed_before, environment
 from images import GRAFANA, NAMES, needed, optional
 from images.build import build_all
 
 FOR_THE_QUESTION = ("ollama", "client")
 """The client's image takes the `ollama` command from the other."""
+DEFAULT_ENGINE = settings.Engine.ONLINE.value
+"""Of a stack file that names none."""
 KIT_COMMANDS = {"debootstrap": "debootstrap", "gcc": "gcc", "g++": "g++"}
 
 
@@ -74,6 +76,9 @@ def _settings_or_first_ones(console: Console, stack: str, chosen: str) -> settin
         stack_file.make(file, engine=chosen, docker_socket=docker_engine.socket())
     elif not file.exists():
         raise Stop(f"there is no stacks/{file.name}; copy examples/Pulumi.home.yaml there and edit it")
+    elif chosen != DEFAULT_ENGINE and f"{settings.PROJECT}:engine" not in stack_file.read(file):
+        stack_file.name_engine(file, chosen)
+        console.print(f"stacks/{file.name} names no engine, so the one of this machine is written there: {chosen}")
     return _settings(stack)
 
 
@@ -83,10 +88,12 @@ def exports(console: Console, stack: str) -> dict[str, str]:
 
 
 def _engine(stack: str) -> str:
-    """The engine that the stack file names, else the one this machine can have."""
+    """The engine that the stack file names, else the one that brought the stack up, or that this machine can have."""
     file = paths.stack_file(stack)
     if file.exists():
-        named = stack_file.read(file).get(f"{settings.PROJECT}:engine")
+        # Another engine than the default one is written down; a moment without the internet must not change it.
+        unnamed = DEFAULT_ENGINE if deployed_before(stack) else None
+        named = stack_file.read(file).get(f"{settings.PROJECT}:engine", unnamed)
         if named in engine.ENGINES:
             if os.environ.get("FORTRESS_ENGINE", named) != named:
                 raise Stop(
