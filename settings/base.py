@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
@@ -93,12 +93,26 @@ def set_secret(place: str) -> str:
 
 MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}(:[A-Za-z0-9][A-Za-z0-9._-]*)?"
 
+REGISTRY = "registry.ollama.ai/"
+
+
+def _without_the_registry(value: str) -> str:
+    if "*" in value and value.lower().startswith(REGISTRY):
+        short = value[len(REGISTRY) :]
+        raise ValueError(
+            f"{value!r} would fit no model: names are judged without Ollama's own registry. Leave it out: write "
+            f"{short if short != '*' else 'library/*'!r}, or '*' for every model"
+        )
+    return value
+
+
 ModelPattern = Annotated[
     str,
     Matching(
         r"(?!.*\.\.)[A-Za-z0-9*][A-Za-z0-9*._:/-]{0,127}",
         "a model name or pattern: write it like llama3.2:3b or llama3.2:*, without '..'",
     ),
+    AfterValidator(_without_the_registry),
 ]
 
 

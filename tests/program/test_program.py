@@ -261,6 +261,25 @@ def test_the_endpoint_has_the_port_that_the_tunnel_has(preview: bool):
     assert moved.outputs["endpoint"] == "https://ollama.fortress.internal:8443"
 
 
+def test_a_long_domain_is_no_common_name_and_stays_a_name():
+    domain = f"{'a' * 40}.{'b' * 40}.example.com"
+    [request] = [
+        r for r in build(CONFIG | {"domain": domain}, preview=False).requests if r.name == "fortress-pki-server-request"
+    ]
+    assert list(request.object["dnsNames"]) == [domain]
+    assert len(request.object["subject"]["commonName"]) <= 64
+
+
+def test_no_script_outgrows_what_linux_takes_as_one_argument():
+    users = {f"user{n:02}": {"devices": [f"a-device-with-a-long-name-{m:02}" for m in range(60)]} for n in range(40)}
+    wide = CONFIG["wireguard"] | {"subnet4": "10.0.0.0/8"}
+    requests = build(CONFIG | {"users": users, "wireguard": wide}, preview=False).requests
+    commands = [each.object for each in requests if each.type.startswith("command:")]
+    scripts = [each[key] for each in commands for key in ("create", "delete") if key in each]
+    assert max(len(text) for text in scripts) < 128 * 1024
+    assert any(re.search(r"^# and \d+ more$", text, re.MULTILINE) for text in scripts), "nothing was left out"
+
+
 def networks_of(config: dict[str, Any]) -> dict[str, bool]:
     """Part -> is it internal?"""
     found = build(config, preview=False).of("docker:index/network:Network")
