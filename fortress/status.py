@@ -4,6 +4,7 @@ from typing import Any
 
 from docker import DockerClient
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fortress.blocklist import KINDS, blocked, when
@@ -60,7 +61,7 @@ def show(console: Console, found: dict[str, Any]) -> None:
         containers.add_row(row["component"], state, f"[{colour}]{row['health']}[/]", row["since"].replace("T", " "))
     console.print(containers if found["containers"] else "[yellow]nothing of it is on this host[/]")
     if found["blocked"] is None:
-        console.print(f"[yellow]who is blocked is not known:[/] {found['blocked_unknown']}", highlight=False)
+        console.print(f"[yellow]who is blocked is not known:[/] {escape(found['blocked_unknown'])}", highlight=False)
         return
     if not found["blocked"]:
         console.print("nobody is blocked")
