@@ -181,8 +181,8 @@ def images_lock() -> None:
 
 
 def refuse(title: str, text: str) -> None:
-    """To stderr, as it stands: what a person wrote may have brackets, which rich would take for its own."""
-    Console(stderr=True).print(Text.assemble((title, "bold red"), text), highlight=False)
+    """To stderr, as it stands: rich would take brackets for its own, and break a command that is to be copied."""
+    Console(stderr=True).print(Text.assemble((title, "bold red"), text), highlight=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from settings import ConfigRefused
 def test_words_from_outside_are_printed_as_they_stand(
     error: type[Exception], title: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    said = "'Bob' does not match [a-z_][a-z0-9_-]* [/bold] [red]"
+    said = f"'Bob' does not match [a-z_][a-z0-9_-]* [/bold] [red]; run `pulumi config set {'word ' * 20}`"
 
     def stopped(**_: object) -> None:
         raise error(said)
