@@ -14,6 +14,7 @@ from pulumi import Output, ResourceOptions
 
 CA_HOURS = 10 * 365 * 24
 LEAF_HOURS = 397 * 24
+LONGEST_COMMON_NAME = 64
 HOP_SERVER = "ollama-sidecar"
 HOP_CLIENT = "gateway"
 
@@ -104,12 +105,14 @@ class Pki(pulumi.ComponentResource):
         other_names: Sequence[str] = (),
     ) -> Certificate:
         key = self._key(f"{name}-key", self.args.leaf_epoch)
+        # X.509 has no room for a longer one; whoever checks a name reads the others.
+        short = common_name if len(common_name) <= LONGEST_COMMON_NAME else "ollama-fortress"
         request = tls.CertRequest(
             f"{name}-request",
             private_key_pem=key.private_key_pem,
             dns_names=[common_name, *other_names],
             ip_addresses=list(addresses) or None,
-            subject=tls.CertRequestSubjectArgs(common_name=common_name),
+            subject=tls.CertRequestSubjectArgs(common_name=short),
             opts=ResourceOptions(parent=self),
         )
         certificate = tls.LocallySignedCert(
