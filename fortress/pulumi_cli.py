@@ -9,8 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from docker import DockerClient
+
 from fortress import paths, stack_lock
+from fortress.deployed import remove_half_made
 from fortress.errors import Stop
+from settings import PROJECT
 
 
 def environment(home: Path, bin_dir: Path) -> dict[str, str]:
@@ -31,6 +35,15 @@ def environment(home: Path, bin_dir: Path) -> dict[str, str]:
     if exports["PULUMI_BACKEND_URL"].startswith("file://"):
         Path(exports["PULUMI_BACKEND_URL"].removeprefix("file://")).mkdir(parents=True, exist_ok=True)
     return exports
+
+
+def deployed_before(stack: str) -> bool:
+    """Whether the state has resources of this stack. Other backends than file:// are not asked: false."""
+    backend = os.environ.get("PULUMI_BACKEND_URL") or f"file://{paths.state() / 'pulumi'}"
+    state = Path(backend.removeprefix("file://")) / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
+    if not backend.startswith("file://") or not state.exists():
+        return False
+    return bool((json.loads(state.read_text())["checkpoint"].get("latest") or {}).get("resources"))
 
 
 def _path_without(bin_dir: Path) -> str:
@@ -96,12 +109,17 @@ class Pulumi:
     def outputs(self) -> dict[str, Any]:
         return json.loads(self.read("stack", "output", "--json", "--show-secrets"))
 
-    def recover(self) -> None:
-        """Undo what a killed run left: its lock, and operations whose end was never written down."""
+    def deployment(self) -> dict[str, Any]:
+        """What the state holds, secrets encrypted; empty before the first `up`."""
+        return json.loads(self.read("stack", "export")).get("deployment") or {}
+
+    def recover(self, there: DockerClient) -> None:
+        """Undo what a killed run left on that engine: its lock, and operations whose end was never written down."""
         self._unlock()
-        exported = json.loads(self.read("stack", "export"))
-        if exported.get("deployment", {}).get("pending_operations"):
-            # Creates that may or may not have happened: the plugins adopt what carries our labels.
+        deployment = self.deployment()
+        if deployment.get("pending_operations"):
+            # Creates that may or may not have happened: they happen again.
+            remove_half_made(deployment, there)
             self.read("refresh", "--yes", "--skip-preview", "--clear-pending-creates")
 
     def _unlock(self) -> None:

@@ -31,7 +31,7 @@ receivers:
       - to: "{{ email.to | email }}"
         from: "{{ email.sender | email }}"
         smarthost: "{{ email.server | endpoint }}"
-        auth_username: "{{ email.user | visible }}"
+        auth_username: "{{ email.user | escaped }}"
         auth_password_file: /config/current/email-password
         require_tls: true
         send_resolved: {{ resolved | name }}

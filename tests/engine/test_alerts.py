@@ -309,13 +309,12 @@ CAUSES = {
 def watched(told: Told) -> Iterator[Watched]:
     with socket.socket() as taken:  # bound and never listening: nobody answers there
         taken.bind((stack_file.own_address(), 0))
-        mail = {"to": "ada@example.com", "sender": "fortress@example.com", "user": "fortress", "password": "s3cret"}
+        mail = {"to": "ada@example.com", "sender": "fortress@example.com", "user": "fortress"}
         mail["server"] = f"{stack_file.own_address()}:{taken.getsockname()[1]}"
         deployment = Deployment.fresh()
-        deployment.config["observability"] = {
-            "form": "full",
-            "alerts": {"webhook": {"url": told.url}, "email": mail},
-        }
+        deployment.config["observability"] = {"form": "full", "alerts": {"webhook": {}, "email": mail}}
+        deployment.encrypt("observability.alerts.webhook.url", told.url)
+        deployment.encrypt("observability.alerts.email.password", "s3cret")
         deployment.config["gateway"] = {"slots": 1, "queue_wait_s": 300}
         deployment.config["users"] |= {"spender": {"limits": {"tokens_per_day": 10_000}}, "walker": {}}
         with deployed(deployment) as made:

@@ -18,7 +18,7 @@ from pulumi.runtime.mocks import MockMonitor
 
 import images
 from components.fortress import Fortress, FortressArgs
-from fortress import paths
+from fortress import deployed, paths
 from settings import PROJECT, load
 from settings.keys import (
     Seed,
@@ -110,7 +110,10 @@ def preview(request: pytest.FixtureRequest) -> Iterator[bool]:
     yield request.param
 
 
-def build(config: dict[str, Any], *, preview: bool, stack: str = "test") -> Built:
+def build(
+    config: dict[str, Any], *, preview: bool, stack: str = "test", held: tuple[str, ...] = ("browser", "observability")
+) -> Built:
+    """held: the keys of which Pulumi has encrypted something."""
     built = Built()
     mocks = Mocks(preview)
     pulumi.runtime.set_mocks(mocks, PROJECT, stack, preview, monitor=Recorder(mocks, built))
@@ -118,11 +121,16 @@ def build(config: dict[str, Any], *, preview: bool, stack: str = "test") -> Buil
         f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in ({"engine": "registry-only"} | config).items()
     }
-    pulumi.runtime.set_all_config(texts, [])
+    pulumi.runtime.set_all_config(texts, [f"{PROJECT}:{key}" for key in held])
+
+    def note(name: str, value: Any) -> None:
+        pulumi.Output.from_input(value).apply(lambda known: built.outputs.update({name: known}))
 
     @pulumi.runtime.test
     def run() -> None:
-        runpy.run_path(str(paths.CHECKOUT / "__main__.py"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pulumi, "export", note)
+            runpy.run_path(str(paths.CHECKOUT / "__main__.py"))
 
     run()
     return built
@@ -208,14 +216,15 @@ def test_the_servers_certificate_names_the_page_too():
 def test_certificates_that_nobody_measures_live_as_long_as_one_that_is_measured():
     """Of the hop, the gateway has its own and the authority; it is asked for the days that are left."""
     built = build(CONFIG | {"pki": {"ca_epoch": "authorities", "leaf_epoch": "leaves"}}, preview=False)
-    for token, word, names in (
-        ("locallySignedCert:LocallySignedCert", "leaves", {"server", "hop-server", "hop-client"}),
-        ("selfSignedCert:SelfSignedCert", "authorities", {"ca", "hop-ca"}),
-    ):
-        found = built.of(f"tls:index/{token}")
-        assert {each.name.removeprefix("fortress-pki-") for each in found} == names
+    leaves, authorities = (
+        built.of(f"tls:index/{token}")
+        for token in ("locallySignedCert:LocallySignedCert", "selfSignedCert:SelfSignedCert")
+    )
+    assert {each.name.removeprefix("fortress-pki-") for each in leaves} == {"server", "hop-server", "hop-client"}
+    assert {each.replacement_trigger.string_value for each in leaves} == {"leaves"}, "renewed without the others"
+    assert {each.name for each in authorities} == {f"fortress-pki-{which}-authorities" for which in ("ca", "hop-ca")}
+    for found in (leaves, authorities):
         assert len({each.object["validityPeriodHours"] for each in found}) == 1
-        assert {each.replacement_trigger.string_value for each in found} == {word}, "renewed without the others"
 
 
 @pytest.mark.parametrize(
@@ -234,6 +243,55 @@ def test_a_certificate_of_ones_own_must_name_the_page(named: str, refused: bool,
             build(config | {"browser": {}}, preview=True)
     else:
         assert build(config | {"browser": {}}, preview=True).requests
+
+
+def test_who_has_a_certificate_of_ones_own_believes_who_signed_it(tmp_path: Path):
+    company = Authority("company")
+    pem, key = company.leaf("ollama.fortress.internal")
+    (tmp_path / "key.pem").write_text(key)
+    gateway = {"certificate_file": str(tmp_path / "chain.pem"), "key_file": str(tmp_path / "key.pem")}
+
+    def believed(chain: str, **changed: str) -> str:
+        (tmp_path / "chain.pem").write_text(chain)
+        return build(CONFIG | {"gateway": gateway | changed}, preview=False).outputs["ca_certificate"]
+
+    # Nobody needs the private authority, whose certificate is not shown; of a public one the chain has an
+    # intermediate at most, and every client the rest.
+    assert believed(pem + company.pem) == company.pem
+    assert believed(company.pem) == company.pem
+    assert believed(pem) == CERTIFICATE
+    for chain in ("", pem + key, "-----BEGIN CERTIFICATE-----"):
+        with pytest.raises(pulumi.RunError, match=f"{PROJECT}:gateway.certificate_file .*chain.pem"):
+            believed(chain)
+    for place in gateway:
+        with pytest.raises(pulumi.RunError, match=f"{PROJECT}:gateway.{place} .*missing.pem: No such file"):
+            believed(pem, **{place: str(tmp_path / "missing.pem")})
+
+
+def test_the_endpoint_has_the_port_that_the_tunnel_has(preview: bool):
+    own = CONFIG["wireguard"] | {"relay_port": 8443}
+    assert build(CONFIG, preview=preview).outputs["endpoint"] == "https://ollama.fortress.internal"
+    moved = build(CONFIG | {"wireguard": own}, preview=preview)
+    assert moved.outputs["endpoint"] == "https://ollama.fortress.internal:8443"
+
+
+def test_a_long_domain_is_no_common_name_and_stays_a_name():
+    domain = f"{'a' * 40}.{'b' * 40}.example.com"
+    [request] = [
+        r for r in build(CONFIG | {"domain": domain}, preview=False).requests if r.name == "fortress-pki-server-request"
+    ]
+    assert list(request.object["dnsNames"]) == [domain]
+    assert len(request.object["subject"]["commonName"]) <= 64
+
+
+def test_no_script_outgrows_what_linux_takes_as_one_argument():
+    users = {f"user{n:02}": {"devices": [f"a-device-with-a-long-name-{m:02}" for m in range(60)]} for n in range(40)}
+    wide = CONFIG["wireguard"] | {"subnet4": "10.0.0.0/8"}
+    requests = build(CONFIG | {"users": users, "wireguard": wide}, preview=False).requests
+    commands = [each.object for each in requests if each.type.startswith("command:")]
+    scripts = [each[key] for each in commands for key in ("create", "delete") if key in each]
+    assert max(len(text) for text in scripts) < 128 * 1024
+    assert any(re.search(r"^# and \d+ more$", text, re.MULTILINE) for text in scripts), "nothing was left out"
 
 
 def networks_of(config: dict[str, Any]) -> dict[str, bool]:
@@ -322,6 +380,15 @@ def test_lines_and_figures_are_protected_and_what_can_be_had_again_is_not():
     assert set(guarded) >= {"collector", "alertmanager"}
 
 
+@pytest.mark.parametrize("config", [CONFIG, LOGIN, WATCHED], ids=["plain", "login", "watched"])
+def test_before_an_up_the_same_volumes_are_known_as_protected(config: dict[str, Any]):
+    config = config | {"protect": True}
+    built = build(config, preview=False).of("docker:index/volume:Volume")
+    settings = load("test", {f"{PROJECT}:{k}": v for k, v in ({"engine": "registry-only"} | config).items()})
+    protected = {each.object["name"].removeprefix("fortress-test-") for each in built if each.protect}
+    assert protected == deployed.guarded(settings)
+
+
 def test_grafana_is_there_where_its_image_can_be_pulled(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("components.fortress._image", lambda name, _: f"fortress/{name}:test")
     online = build(WATCHED | {"engine": "online"}, preview=False)
@@ -346,6 +413,17 @@ def test_the_trails_are_read_and_never_written_by_what_watches():
     assert rights == {"/config": True, "/var/lib/collector": False, **trails}
     exporter = containers["fortress-observability-node-exporter"].object["volumes"]
     assert all(row["readOnly"] for row in exporter)
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [(LOGIN, "browser.client_secret"), (TOLD, "observability.alerts.webhook.url")],
+    ids=["login", "told"],
+)
+def test_a_secret_that_pulumi_was_given_in_plain_text_is_refused(config: dict[str, Any], place: str):
+    with pytest.raises(pulumi.RunError, match=f"(?s)is a secret in plain text.*config set --secret --path '{PROJECT}:"):
+        build(config, preview=True, held=())
+    assert build(config, preview=True, held=(place.partition(".")[0],)).requests
 
 
 def test_no_resource_is_asked_for_whose_id_is_its_secret():
@@ -379,6 +457,39 @@ def test_no_secret_travels_in_plain_text(config: dict[str, Any], more: list[str]
             seen_under_cover |= {secret} if secret in hidden else set()
         assert not [text for text in hashed if text in plain]
     assert seen_under_cover >= {KEY, *more}, "not even under cover, so nothing is shown"
+
+
+@pytest.mark.parametrize(
+    ("config", "files"),
+    [(TOLD, ["observability-alertmanager", "observability-loki"]), (LOGIN, ["login"])],
+    ids=["told", "login"],
+)
+def test_the_name_of_a_revision_tells_nothing_of_a_secret_that_somebody_chose(
+    config: dict[str, Any], files: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """It is a hash in plain text, and all else in the archive may be known: short passwords could be tried."""
+
+    def revisions(built: Built) -> dict[str, str]:
+        scripts = {each.name: each.object["create"] for each in built.of("command:local:Command")}
+        found = {name: re.findall(r"^rev=(\w{64})$", scripts[f"fortress-{name}-files"], re.MULTILINE) for name in files}
+        return {name: revision for name, [revision] in found.items()}
+
+    built = build(config, preview=False)
+    one, again = revisions(built), revisions(build(config, preview=False))
+    assert one == again
+    for request in built.requests:
+        assert SEED not in _split(request.object)[0], f"{request.name} carries the salt in plain text"
+    monkeypatch.setitem(globals(), "SEED", bytes(32).hex())
+    other = revisions(build(config, preview=False))
+    assert not [name for name in files if one[name] == other[name]]
+
+
+def test_only_files_with_a_secret_that_somebody_chose_have_a_salt():
+    salted = {each.name for each in build(LOGIN, preview=False).requests if each.name.endswith("-salt")}
+    assert salted == {"fortress-login-files-salt"}
+    told = {each.name for each in build(TOLD, preview=False).requests if each.name.endswith("-salt")}
+    assert told == {f"fortress-observability-{part}-files-salt" for part in ("alertmanager", "loki")}
+    assert not [each for each in build(WATCHED, preview=False).requests if each.name.endswith("-salt")]
 
 
 def _split(struct: Any) -> tuple[str, str]:
@@ -541,9 +652,12 @@ def test_on_a_host_reached_by_ssh_every_command_goes_there(
     here = build(CONFIG, preview=preview)
     monkeypatch.setattr(images, "_on_the_engine", lambda *_: pytest.fail("an engine was asked"))
     built = build(over_ssh, preview=preview)
-    assert not built.of("command:local:Command")
-    remote, local = built.of("command:remote:Command"), here.of("command:local:Command")
-    assert {request.name for request in remote} == {request.name for request in local}
+    remote, sent = built.of("command:remote:Command"), built.of("command:local:Command")
+    assert {request.name for request in (*remote, *sent)} == {each.name for each in here.of("command:local:Command")}
+    assert all("-ollama-host-model-" in request.name for request in sent)
+    for request in sent:
+        assert request.object["create"].startswith("ssh -F none ")
+        assert request.object["delete"].startswith("ssh -F none ")
     provider = built.of("pulumi:providers:docker")[0].object
     assert provider["host"] == "ssh://deploy@box.example.com:22"
     text = Path(over_ssh["host"]["ssh"]["private_key_file"]).read_text().splitlines()[1]
@@ -556,9 +670,23 @@ def test_a_gguf_file_is_sent_by_this_machine_and_read_on_the_host(over_ssh: dict
     file.write_bytes(b"GGUF")
     more = over_ssh | {"models": [{"name": "own", "source": str(file)}]}
     (sent,) = build(more, preview=False).of("command:local:Command")
+    assert sent.name == "fortress-ollama-host-model-own-latest"
     assert sent.object["create"].startswith("{\nssh -F none ")
     assert sent.object["create"].endswith(f"}} < {file}")
     assert "stdin" not in sent.object
+
+
+def test_another_source_of_a_model_is_an_update_of_the_same_resource(over_ssh: dict[str, Any], tmp_path: Path):
+    """Of another type it would be another resource, and the old one's delete takes away what the new one made."""
+    file = tmp_path / "own.gguf"
+    file.write_bytes(b"GGUF")
+    for there in (CONFIG, over_ssh):
+        found: set[tuple[tuple[str, str, str], tuple[str, ...]]] = set()
+        for source in ({}, {"source": "builtin"}, {"source": str(file)}):
+            built = build(there | {"models": [{"name": "own", **source}]}, preview=False)
+            [model] = [each for each in built.requests if each.name == "fortress-ollama-host-model-own-latest"]
+            found.add((urn(model), tuple(alias.spec.type for alias in model.aliases)))
+        assert len(found) == 1
 
 
 def test_a_refused_config_stops_the_program_with_its_sentence():

@@ -73,6 +73,13 @@ def test_the_golden_files_are_the_reviewed_ones(case: str, golden: Golden):
         golden.check(f"observability/{case}/{name}", text)
 
 
+@pytest.mark.parametrize("user", ["CORP\\bob", 'a"b', "it's", "#x:{y}", "\\"])
+def test_whatever_name_a_mail_server_knows_reaches_it(user: str):
+    of = settings({"form": "full", "alerts": {"email": TOLD["email"] | {"user": user}}})
+    receivers = yaml.safe_load(alertmanager.config(of))["receivers"]
+    assert [each["email_configs"][0]["auth_username"] for each in receivers] == [user, user]
+
+
 def run(image: str, files: dict[str, str], folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     current = folder / "current"
     for name, text in files.items():
