@@ -73,6 +73,7 @@ class Fortress(pulumi.ComponentResource):
                 other_domains=[settings.browser_domain] if settings.browser else [],
                 addresses=[str(wireguard.server4), str(wireguard.server6)],
                 ca_epoch=settings.pki.ca_epoch,
+                previous_ca_epoch=settings.pki.previous_ca_epoch,
                 leaf_epoch=settings.pki.leaf_epoch,
             ),
             child,
@@ -158,7 +159,8 @@ class Fortress(pulumi.ComponentResource):
                 child,
             )
         self.endpoint = gateway.endpoint
-        self.ca_certificate = Output.unsecret(self.pki.server.authority)
+        self.authority = gateway.served.authority
+        self.ca_certificate = Output.unsecret(self.authority)
         self.bundles = {user: self._bundle(settings, user) for user in sorted(settings.users)}
         self.register_outputs({"endpoint": self.endpoint})
 
@@ -166,7 +168,7 @@ class Fortress(pulumi.ComponentResource):
         devices = [device for device in self.identity.devices if device.user == user and not device.previous]
         values: dict[str, Input[str]] = {
             "api_key": self.identity.api_keys[user],
-            "ca": self.pki.server.authority,
+            "ca": self.authority,
             "server": self.vpn_node.public_key,
         }
         for device in devices:

@@ -12,6 +12,7 @@ import pulumi_docker as docker
 from cryptography import x509
 from pulumi import Input, Output, ResourceOptions
 
+from components.authority_file import certificates, issuers, read
 from components.container import Attachment, ContainerSpec, hardened
 from components.host import Consumer, Host, HostFiles
 from components.identity import DeviceIdentity
@@ -45,22 +46,24 @@ class Gateway(pulumi.ComponentResource):
     """nginx with the policy; a route it does not name is refused."""
 
     endpoint: Output[str]
+    served: Certificate
+    """What clients see, and the authorities that they must believe if they do not already."""
 
     def __init__(self, name: str, args: GatewayArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("fortress:index:Gateway", name, {}, opts)
         self.args = args
+        self.served = self._served()
         self.files = self._files(name)
         self.audit, self.state = (
             volume(f"{name}-{part}", part, host=args.host, names=args.names, parent=self, protect=args.settings.protect)
             for part in ("audit", "state")
         )
         self.container = self._container(name)
-        self.endpoint = Output.from_input(f"https://{args.settings.domain}")
+        self.endpoint = Output.from_input(args.settings.url())
         self.register_outputs({"endpoint": self.endpoint})
 
     def _files(self, name: str) -> HostFiles:
         settings = self.args.settings
-        certificate, key = self._served_certificate()
         addresses: dict[tuple[str, str], tuple[IPv4Address | IPv6Address, ...]] = {}
         for device in self.args.devices:
             where = (device.user, device.device)
@@ -72,8 +75,8 @@ class Gateway(pulumi.ComponentResource):
             "principals.js": Output.all(
                 now=Output.all(**self.args.key_hashes), before=Output.all(**self.args.previous_hashes)
             ).apply(lambda hashes: principals(settings, addresses, hashes["now"], hashes["before"])),
-            "tls/server.pem": certificate,
-            "tls/server.key": key,
+            "tls/server.pem": self.served.pem,
+            "tls/server.key": self.served.key,
             "hop/client.pem": self.args.hop.pem,
             "hop/client.key": self.args.hop.key,
             "hop/ca.pem": self.args.hop.authority,
@@ -98,14 +101,23 @@ class Gateway(pulumi.ComponentResource):
             opts=ResourceOptions(parent=self),
         )
 
-    def _served_certificate(self) -> tuple[Input[str], Input[str]]:
+    def _served(self) -> Certificate:
         own = self.args.settings.gateway
         if own.certificate_file is None or own.key_file is None:
-            return self.args.server.pem, self.args.server.key
-        certificate = own.certificate_file.expanduser().read_text()
+            return self.args.server
+        place = "gateway.certificate_file"
+        chain = certificates(place, own.certificate_file, "the chain that the gateway shows, its own certificate first")
+        try:
+            believed = issuers(chain)
+        except ValueError:
+            raise pulumi.RunError(f"{PROJECT}:{place} {own.certificate_file} holds no whole certificate") from None
         if self.args.settings.browser is not None:
-            _refuse_unnamed(certificate, self.args.settings.browser_domain)
-        return certificate, Output.secret(own.key_file.expanduser().read_text())
+            _refuse_unnamed(chain, self.args.settings.browser_domain)
+        return Certificate(
+            pem=Output.from_input(chain),
+            key=Output.secret(read("gateway.key_file", own.key_file)),
+            authority=Output.from_input(believed) if believed else self.args.server.authority,
+        )
 
     def _container(self, name: str) -> docker.Container:
         plan, networks = self.args.settings.plan, self.args.networks

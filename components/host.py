@@ -13,6 +13,7 @@ import shlex
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import pulumi
@@ -30,6 +31,9 @@ ROOT = "/var/lib/ollama-fortress"
 """Where component directories lie on every host, whatever checkout made them."""
 SALT = "salt"
 """A file that no program reads: 256 random bits, beside secrets that could be guessed from a hash."""
+
+ABOUT_BYTES = 96 * 1024
+"""Of plain words about one delivery, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +263,14 @@ def _archive(texts: Mapping[str, str], uid: int) -> str:
 def _summary(texts: Mapping[str, str], about: Sequence[str], chosen: Sequence[str]) -> str:
     shown = [path for path in sorted(texts) if path not in chosen]
     hashes = [f"# {path} {hashlib.sha256(texts[path].encode()).hexdigest()[:16]}" for path in shown]
-    return "\n".join([*(f"# {line}" for line in about), *hashes])
+    return "\n".join([*(f"# {line}" for line in _as_many_as_fit(about)), *hashes])
+
+
+def _as_many_as_fit(about: Sequence[str]) -> list[str]:
+    """A shell is given its script as one argument, which Linux lets have 128 KiB; what is in it has its hash anyway."""
+    ends = accumulate(len(line) + len("# \n") for line in about)
+    fit = sum(end <= ABOUT_BYTES for end in ends)
+    return [*about[:fit], f"and {len(about) - fit} more"] if fit < len(about) else [*about]
 
 
 _WRITER = "docker run --rm -i --network none --user 0:0 --read-only --cap-drop ALL --security-opt no-new-privileges"

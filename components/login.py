@@ -10,7 +10,7 @@ import pulumi
 import pulumi_docker as docker
 from pulumi import Input, Output, ResourceOptions
 
-from components.authority_file import authorities
+from components.authority_file import certificates
 from components.container import Attachment, ContainerSpec, hardened
 from components.host import Consumer, Host, HostFiles
 from components.identity import seed
@@ -64,7 +64,7 @@ class Login(pulumi.ComponentResource):
             ),
         }
         if own.ca_file is not None:
-            files["provider-ca.pem"] = authorities("browser.ca_file", own.ca_file, "your provider's")
+            files["provider-ca.pem"] = certificates("browser.ca_file", own.ca_file, "your provider's authority")
         return self.args.host.files(
             f"{name}-files",
             component=COMPONENT,

@@ -12,7 +12,7 @@ import pulumi
 import pulumi_docker as docker
 from pulumi import Input, Output, ResourceOptions
 
-from components.authority_file import authorities
+from components.authority_file import certificates
 from components.container import Attachment, ContainerSpec, gpus, hardened
 from components.host import Consumer, Host, HostFiles
 from components.names import Names
@@ -184,8 +184,8 @@ class Observability(pulumi.ComponentResource):
         if store:
             files["store-credentials"] = Output.secret(loki.credentials(settings))
             if store.ca_file:
-                files["store-ca.pem"] = authorities(
-                    "observability.object_storage.ca_file", store.ca_file, "your store's"
+                files["store-ca.pem"] = certificates(
+                    "observability.object_storage.ca_file", store.ca_file, "your store's authority"
                 )
         delivered = self._files(
             name,

@@ -160,7 +160,7 @@ class OllamaHost(pulumi.ComponentResource):
             depends_on=before,
             delete_before_replace=True,
         )
-        resource_name = f"{name}-model-{model.tagged.replace('/', '-').replace(':', '-')}"
+        resource_name = f"{name}-model-{model.resource}"
         if model.source is None:
             return self.args.host.send(resource_name, create=self._pull(model.tagged), delete=remove, opts=opts)
         if model.source == "builtin":

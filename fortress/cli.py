@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from fortress import blocklist, commands, docker_engine, logs, report, up, usage
 from fortress import engine as engines
@@ -179,14 +180,19 @@ def images_lock() -> None:
         console.print("every digest in images/catalogue.yaml is what the registry says")
 
 
+def refuse(title: str, text: str) -> None:
+    """To stderr, as it stands: rich would take brackets for its own, and break a command that is to be copied."""
+    Console(stderr=True).print(Text.assemble((title, "bold red"), text), highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     try:
         app(standalone_mode=False)
     except Stop as stop:
-        Console(stderr=True).print(f"[bold red]stopped:[/] {stop}", highlight=False)
+        refuse("stopped: ", str(stop))
         sys.exit(1)
     except ConfigRefused as refused:
-        Console(stderr=True).print(f"[bold red]the stack config is refused:[/]\n{refused}", highlight=False)
+        refuse("the stack config is refused:\n", str(refused))
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         Console(stderr=True).print("interrupted; run the same command again to go on")
@@ -194,5 +200,5 @@ def main() -> None:
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except typer.TyperException as error:
-        Console(stderr=True).print(f"{error}; `bin/fortress --help` lists the commands", highlight=False)
+        refuse("", f"{error}; `bin/fortress --help` lists the commands")
         sys.exit(2)

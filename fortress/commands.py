@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from docker.models.containers import Container
 from rich.console import Console
+from rich.markup import escape
 
 from fortress import docker_engine, paths, up
 from fortress.errors import Stop
@@ -48,7 +49,7 @@ def _tell(console: Console, stack: str, command: str, about: str, result: str, *
     except (Stop, ConfigRefused) as stop:
         troubles = [str(stop)]
     for trouble in filter(None, () if quiet else troubles):
-        console.print(f"[yellow]this command is not in the trail:[/] {trouble}", highlight=False)
+        console.print(f"[yellow]this command is not in the trail:[/] {escape(trouble)}", highlight=False)
 
 
 def write(gateway: Container, command: str, about: str, result: str = "done", **more: str) -> str | None:

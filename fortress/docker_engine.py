@@ -51,7 +51,7 @@ def use(console: Console, host: HostSettings) -> None:
 
 
 def socket() -> str:
-    """The socket that `docker` uses for this account, by DOCKER_HOST or its context: a rootless engine has its own."""
+    """The socket that `docker` uses for this account, by DOCKER_HOST or its context: a second engine has its own."""
     if shutil.which("docker") is None:
         return DOCKER_SOCKET
     asked = subprocess.run(

@@ -18,7 +18,7 @@ import images
 from fortress import stack_file
 from fortress.errors import Stop
 from images import catalogue
-from settings import PROJECT, Engine, StackSettings
+from settings import PROJECT, Engine, StackSettings, WireguardSettings
 
 LABEL = "fortress.stack"
 Networks = list[ipaddress.IPv4Network]
@@ -37,7 +37,8 @@ def check(settings: StackSettings, engine: DockerClient) -> None:
     used = [network for network in _subnets(networks) if network not in own]
     if there is None:
         used += [network for network in stack_file.routes() if network.prefixlen > 0 and network not in own]
-    _refuse_overlap(settings, used, where)
+    # The tunnel's addresses live in the VpnNode alone: a route that appears later is in nobody's way.
+    _refuse_overlap(settings, used, where, first=not own)
     _refuse_taken_port(settings, containers, where)
 
 
@@ -65,18 +66,25 @@ def _subnets(networks: Iterable[dict[str, Any]]) -> Networks:
     return [ipaddress.IPv4Network(subnet) for subnet in subnets if ":" not in subnet]
 
 
-def _refuse_overlap(settings: StackSettings, used: Networks, where: str) -> None:
-    wanted = [("network.base", settings.network.base)]
-    if settings.wireguard is not None:
-        wanted.append(("wireguard.subnet4", settings.wireguard.subnet4))
+def _refuse_overlap(settings: StackSettings, used: Networks, where: str, *, first: bool) -> None:
+    """first: whether nothing of the stack is there yet."""
+    base, tunnel = settings.network.base, settings.wireguard
+    wanted = [("network.base", base, lambda: stack_file.free_base([*used, *([tunnel.subnet4] if tunnel else [])]))]
+    if tunnel is not None and first:
+        wanted.append(("wireguard.subnet4", tunnel.subnet4, lambda: stack_file.free_subnet4([*used, base])))
     for taken in used:
-        for key, network in wanted:
+        for key, network, free in wanted:
             if network.overlaps(taken):
-                free = f", for example {stack_file.free_base(used)}" if "base" in key else ""
                 raise Stop(
                     f"{PROJECT}:{key} {network} overlaps {taken}, which {where} uses already; write another "
-                    f"private range{free}"
+                    f"private range, for example {free()}"
                 )
+
+
+def _meets(published: str, own: WireguardSettings) -> bool:
+    """Whether a port on that address is in the way of the tunnel's, which is published on IPv4 only."""
+    anywhere, ours = ipaddress.IPv4Address(0), own.published_address
+    return ":" not in published and (ours == anywhere or published in (str(anywhere), str(ours)))
 
 
 def _refuse_taken_port(settings: StackSettings, containers: Iterable[dict[str, Any]], where: str) -> None:
@@ -87,7 +95,7 @@ def _refuse_taken_port(settings: StackSettings, containers: Iterable[dict[str, A
         _is_ours(container, settings)
         for container in containers
         for port in container.get("Ports") or []
-        if port.get("PublicPort") == own.port and port["Type"] == "udp"
+        if port.get("PublicPort") == own.port and port["Type"] == "udp" and _meets(port.get("IP", ""), own)
     ]
     if any(owners):
         return

@@ -14,6 +14,7 @@ from docker import DockerClient
 from fortress import paths, stack_lock
 from fortress.deployed import remove_half_made
 from fortress.errors import Stop
+from settings import PROJECT
 
 
 def environment(home: Path, bin_dir: Path) -> dict[str, str]:
@@ -34,6 +35,15 @@ def environment(home: Path, bin_dir: Path) -> dict[str, str]:
     if exports["PULUMI_BACKEND_URL"].startswith("file://"):
         Path(exports["PULUMI_BACKEND_URL"].removeprefix("file://")).mkdir(parents=True, exist_ok=True)
     return exports
+
+
+def deployed_before(stack: str) -> bool:
+    """Whether the state has resources of this stack. Other backends than file:// are not asked: false."""
+    backend = os.environ.get("PULUMI_BACKEND_URL") or f"file://{paths.state() / 'pulumi'}"
+    state = Path(backend.removeprefix("file://")) / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
+    if not backend.startswith("file://") or not state.exists():
+        return False
+    return bool((json.loads(state.read_text())["checkpoint"].get("latest") or {}).get("resources"))
 
 
 def _path_without(bin_dir: Path) -> str:

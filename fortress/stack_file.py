@@ -7,29 +7,33 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fortress.errors import Stop
-from settings import PROJECT
-from settings.browser import SET_SECRET
+from settings import PROJECT, refuse_plain
 from settings.network import BASE_PREFIX
+from settings.secrets import ENCRYPTED
 from settings.stack import DOCKER_SOCKET
 
 EDITORS = "# yaml-language-server: $schema=schema.json"
 """Editors complete the keys and underline what would be refused."""
+TUNNEL, PORT = ipaddress.IPv4Network("10.66.0.0/16"), 51820
+"""The tunnel's network and its port, where nothing here has them already."""
 PROBE = "probe"
 """The service user whose only device is the throw-away client of `make up`."""
-ENCRYPTED = "(encrypted)"
-"""What a secret value reads as, for whoever does not need it."""
 
 
-def make(path: Path, *, engine: str, docker_socket: str, port: int = 51820) -> None:
+def make(path: Path, *, engine: str, docker_socket: str) -> None:
     """Write a first stack file that fits this machine."""
-    base = free_base(networks_in_use())
+    used = networks_in_use()
+    base, port = free_base(used), free_port(_published_ports())
+    wireguard: dict[str, Any] = {"endpoint": f"{own_address()}:{port}", "port": port}
+    if (subnet4 := free_subnet4([*used, base])) != TUNNEL:
+        wireguard["subnet4"] = str(subnet4)
     config = {
         f"{PROJECT}:engine": engine,
         f"{PROJECT}:protect": False,
@@ -38,7 +42,7 @@ def make(path: Path, *, engine: str, docker_socket: str, port: int = 51820) -> N
             PROBE: {"service": True},
         },
         f"{PROJECT}:models": [{"name": "tiny", "source": "builtin"}],
-        f"{PROJECT}:wireguard": {"endpoint": f"{own_address()}:{port}", "port": port},
+        f"{PROJECT}:wireguard": wireguard,
         f"{PROJECT}:browser": {},
         f"{PROJECT}:network": {"base": str(base)},
     }
@@ -48,12 +52,33 @@ def make(path: Path, *, engine: str, docker_socket: str, port: int = 51820) -> N
     text = f"{EDITORS}\n# Made by `make up` for this machine; yours to edit.\n" + yaml.safe_dump(
         {"config": config}, sort_keys=False, width=120
     )
+    _replace(path, text)
+
+
+def _replace(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_text(text)
     fresh.rename(path)
 
 
+def name_engine(path: Path, engine: str) -> None:
+    """Write the engine into a stack file that names none; every other line stays as it is.
+
+    Raises: Stop where the file is written in a way that has no place for a line.
+    """
+    text = path.read_text()
+    head = re.search(r"^config:[ \t]*(#.*)?\n(?=(?:[ \t]*(?:#.*)?\n)*( +)\S)", text, re.MULTILINE)
+    if head is None:
+        raise Stop(f"write `{PROJECT}:engine: {engine}` into the `config:` of {path.name}, then run this again")
+    line = f"{head[2]}{PROJECT}:engine: {engine}\n"
+    _replace(path, text[: head.end()] + line + text[head.end() :])
+
+
 def read(path: Path) -> dict[str, Any]:
+    """The config of a stack file.
+
+    Raises: Stop where it is none, ConfigRefused for a secret in plain text.
+    """
     try:
         loaded = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
@@ -61,26 +86,18 @@ def read(path: Path) -> dict[str, Any]:
     config = loaded.get("config") if isinstance(loaded, dict) else None
     if not isinstance(config, dict):
         raise Stop(f"{path.name} has no `config:`; see the README for the smallest stack file")
-    return {key: _readable(value, path, key) for key, value in config.items()}
+    readable = {key: _readable(value) for key, value in config.items()}
+    refuse_plain(readable)
+    return readable
 
 
-def _readable(value: Any, path: Path, key: str) -> Any:
-    """The value with a mark where it is encrypted: what Pulumi alone can read, nobody here needs to.
-
-    Raises: Stop for a secret in plain text.
-    """
+def _readable(value: Any) -> Any:
+    """The value with a mark where it is encrypted: what Pulumi alone can read, nobody here needs to."""
     if isinstance(value, list):
-        return [_readable(each, path, key) for each in value]
+        return [_readable(each) for each in value]
     if not isinstance(value, dict):
         return value
-    if set(value) == {"secure"}:
-        return ENCRYPTED
-    if key == f"{PROJECT}:browser" and isinstance(value.get("client_secret"), str):
-        raise Stop(
-            f"{path.name} holds browser.client_secret in plain text; delete that line, run `{SET_SECRET}` for this "
-            "stack (in the exports of `make env`), and make a new secret at the provider if others have seen this one"
-        )
-    return {name: _readable(each, path, key) for name, each in value.items()}
+    return ENCRYPTED if set(value) == {"secure"} else {name: _readable(each) for name, each in value.items()}
 
 
 def user_name() -> str:
@@ -130,6 +147,43 @@ def _docker_networks() -> list[ipaddress.IPv4Network]:
         if ":" not in config.get("Subnet", ":")
     ]
     return [ipaddress.IPv4Network(subnet) for subnet in subnets]
+
+
+def _published_ports() -> set[int]:
+    """UDP ports of Docker's, which an engine may publish without a socket that would be in the way."""
+    listed = subprocess.run(["docker", "ps", "--format", "{{.Ports}}"], capture_output=True, text=True, check=False)
+    return {int(port) for port in re.findall(r":(\d+)->\d+/udp", listed.stdout)}
+
+
+def free_port(published: Collection[int] = ()) -> int:
+    """The first UDP port of this machine, from PORT on, that nobody has."""
+    for port in range(PORT, PORT + 1000):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("0.0.0.0", port))  # noqa: S104 - nothing is read from it
+            except OSError:
+                continue
+        if port not in published:
+            return port
+    raise Stop(
+        f"none of the UDP ports from {PORT} on is free; write a stack file with another wireguard.port (see the README)"
+    )
+
+
+def free_subnet4(used: Iterable[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
+    """The tunnel's usual network, else the next wide private one that overlaps nothing."""
+    taken = [network for network in used if network.prefixlen > 0]
+    wide = list(ipaddress.IPv4Network("10.0.0.0/8").subnets(new_prefix=TUNNEL.prefixlen))
+    usual = wide.index(TUNNEL)
+    candidates = [*wide[usual:], *wide[:usual]]
+    candidates += reversed(list(ipaddress.IPv4Network("192.168.0.0/16").subnets(new_prefix=BASE_PREFIX)))
+    for candidate in candidates:
+        if not any(candidate.overlaps(network) for network in taken):
+            return candidate
+    raise Stop(
+        "every private range of a /20 or wider that is asked for overlaps a network of this machine; write "
+        f"`{PROJECT}:wireguard: {{subnet4: ...}}` with a free one into the stack file"
+    )
 
 
 def free_base(used: Iterable[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:

@@ -4,6 +4,7 @@ from typing import Any
 
 from docker import DockerClient
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fortress.blocklist import KINDS, blocked, when
@@ -21,8 +22,9 @@ def read(there: DockerClient, config: StackSettings) -> dict[str, Any]:
     rows = [_container(each.attrs) for each in containers if each.labels.get("fortress.component") != TRANSIENT]
     return {
         "stack": config.stack,
-        "endpoint": f"https://{config.domain}",
+        "endpoint": config.url(),
         "tunnel_address": str(config.wireguard.server4) if config.wireguard else None,
+        "tunnel_endpoint": config.url(str(config.wireguard.server4)) if config.wireguard else None,
         "containers": sorted(rows, key=lambda row: (row["component"], row["name"])),
         **_blocked(there, config.stack),
     }
@@ -51,7 +53,7 @@ def _blocked(there: DockerClient, stack: str) -> dict[str, Any]:
 
 
 def show(console: Console, found: dict[str, Any]) -> None:
-    console.print(f"[bold]{found['stack']}[/]  {found['endpoint']}  (in the tunnel: https://{found['tunnel_address']})")
+    console.print(f"[bold]{found['stack']}[/]  {found['endpoint']}  (in the tunnel: {found['tunnel_endpoint']})")
     containers = Table("container", "state", "health", "since (UTC)", box=None, pad_edge=False)
     for row in found["containers"]:
         colour = {"healthy": "green", "unhealthy": "red"}.get(row["health"], "yellow")
@@ -59,7 +61,7 @@ def show(console: Console, found: dict[str, Any]) -> None:
         containers.add_row(row["component"], state, f"[{colour}]{row['health']}[/]", row["since"].replace("T", " "))
     console.print(containers if found["containers"] else "[yellow]nothing of it is on this host[/]")
     if found["blocked"] is None:
-        console.print(f"[yellow]who is blocked is not known:[/] {found['blocked_unknown']}", highlight=False)
+        console.print(f"[yellow]who is blocked is not known:[/] {escape(found['blocked_unknown'])}", highlight=False)
         return
     if not found["blocked"]:
         console.print("nobody is blocked")

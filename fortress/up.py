@@ -15,12 +15,14 @@ from rich.console import Console
 import settings
 from fortress import ask, bundle, debian, deployed, docker_engine, engine, paths, preflight, renewal, stack_file
 from fortress.errors import Stop
-from fortress.pulumi_cli import Pulumi, environment
+from fortress.pulumi_cli import Pulumi, deployed_before, environment
 from images import GRAFANA, NAMES, needed, optional
 from images.build import build_all
 
 FOR_THE_QUESTION = ("ollama", "client")
 """The client's image takes the `ollama` command from the other."""
+DEFAULT_ENGINE = settings.Engine.ONLINE.value
+"""Of a stack file that names none."""
 KIT_COMMANDS = {"debootstrap": "debootstrap", "gcc": "gcc", "g++": "g++"}
 
 
@@ -35,7 +37,8 @@ def up(console: Console, stack: str) -> None:
         write_bundles(stack, outputs)
         config = _settings(stack)
         _ask(console, config, outputs)
-    console.print(f"\n[bold]endpoint[/]  {outputs['endpoint']}  (in the tunnel: https://{outputs['tunnel_address']})")
+    in_the_tunnel = config.url(outputs["tunnel_address"])
+    console.print(f"\n[bold]endpoint[/]  {outputs['endpoint']}  (in the tunnel: {in_the_tunnel})")
     console.print(f"[bold]bundles[/]   {paths.bundles(stack).relative_to(paths.CHECKOUT)}/<user>/")
     for user in outputs["users"]:
         if user != stack_file.PROBE:
@@ -80,6 +83,9 @@ def _settings_or_first_ones(console: Console, stack: str, chosen: str) -> settin
         stack_file.make(file, engine=chosen, docker_socket=docker_engine.socket())
     elif not file.exists():
         raise Stop(f"there is no stacks/{file.name}; copy examples/Pulumi.home.yaml there and edit it")
+    elif chosen != DEFAULT_ENGINE and f"{settings.PROJECT}:engine" not in stack_file.read(file):
+        stack_file.name_engine(file, chosen)
+        console.print(f"stacks/{file.name} names no engine, so the one of this machine is written there: {chosen}")
     return _settings(stack)
 
 
@@ -89,10 +95,12 @@ def exports(console: Console, stack: str) -> dict[str, str]:
 
 
 def _engine(stack: str) -> str:
-    """The engine that the stack file names, else the one this machine can have."""
+    """The engine that the stack file names, else the one that brought the stack up, or that this machine can have."""
     file = paths.stack_file(stack)
     if file.exists():
-        named = stack_file.read(file).get(f"{settings.PROJECT}:engine")
+        # Another engine than the default one is written down; a moment without the internet must not change it.
+        unnamed = DEFAULT_ENGINE if deployed_before(stack) else None
+        named = stack_file.read(file).get(f"{settings.PROJECT}:engine", unnamed)
         if named in engine.ENGINES:
             if os.environ.get("FORTRESS_ENGINE", named) != named:
                 raise Stop(
@@ -173,19 +181,14 @@ def _ask(console: Console, config: settings.StackSettings, outputs: dict[str, An
     if stack_file.PROBE not in outputs["bundles"]:
         console.print(f"no question asked: the stack has no user `{stack_file.PROBE}: {{service: true}}`")
         return
+    if not config.models:
+        console.print("no question asked: the stack declares no model (`models: []`) that could answer it")
+        return
     if config.host.ssh is not None and not docker_engine.answers():
         console.print("no question asked: the client that asks it needs a Docker engine on this machine")
         return
     console.print(f"\n[bold]{ask.QUESTION}[/]  (through the tunnel, model {config.models[0].name})")
-    answer = ask.ask(
-        console,
-        engine=config.engine.value,
-        stack=config.stack,
-        domain=config.domain,
-        tunnel_address=outputs["tunnel_address"],
-        files=outputs["bundles"][stack_file.PROBE],
-        model=config.models[0].name,
-    )
+    answer = ask.ask(console, config, outputs["tunnel_address"], outputs["bundles"][stack_file.PROBE])
     console.print(
         f"[dim]{answer.chunks} chunks; first after {answer.first_chunk_s:.1f} s with the tunnel's start in it[/]"
     )

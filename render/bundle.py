@@ -65,11 +65,6 @@ def _of(settings: StackSettings) -> WireguardSettings:
     return settings.wireguard
 
 
-def _url(settings: StackSettings, host: str) -> str:
-    port = _of(settings).relay_port
-    return f"https://{host}" if port == 443 else f"https://{host}:{FILTERS['number'](port)}"
-
-
 def _run(settings: StackSettings) -> str:
     domain, own = FILTERS["domain"](settings.domain), _of(settings)
     return f"""#!/bin/sh
@@ -81,7 +76,7 @@ if [ "$#" -eq 0 ]; then
     exit 2
 fi
 here=$(cd "$(dirname "$0")" && pwd)
-url='{_url(settings, domain)}'
+url='{settings.url(domain)}'
 inside='{domain},{own.server4},{own.server6}'
 for file in api_key ca.pem; do
     if [ ! -r "$here/$file" ]; then
@@ -141,7 +136,7 @@ exec "$@"
 
 def _readme(settings: StackSettings, user: str, devices: Sequence[BundleDevice]) -> str:
     own, domain, user = _of(settings), FILTERS["domain"](settings.domain), FILTERS["name"](user)
-    url, by_address = _url(settings, domain), _url(settings, str(own.server4))
+    url = settings.url(domain)
     model = _checked(MODEL_NAME, settings.models[0].name if settings.models else "llama3.2:3b", "a model name")
     names = [FILTERS["name"](device.name) for device in devices]
     tunnels = "\n".join(f"- `wireguard-{name}.conf` (and its QR code) for the device `{name}`" for name in names)
@@ -153,6 +148,7 @@ def _readme(settings: StackSettings, user: str, devices: Sequence[BundleDevice])
         else "# The ollama CLI sends no key: ask your admin for `keyless: true`, or use one of the others."
     )
     hosts = f"{domain} {FILTERS['domain'](settings.browser_domain)}" if user in settings.browser_users else domain
+    trust = _trust(settings, domain)
     return f"""# {user}: your way to {domain}
 
 Keep this folder to yourself: it holds your keys.
@@ -166,15 +162,14 @@ sudo install -m 600 wireguard-{names[0]}.conf /etc/wireguard/fortress.conf
 sudo wg-quick up fortress
 echo '{own.server4} {hosts}' | sudo tee -a /etc/hosts
 ```
-Phone: scan the QR code with the WireGuard app. A phone cannot edit its hosts file: write {by_address} wherever
-this page says {url}; the gateway answers to both.
+Phone: scan the QR code with the WireGuard app. A phone cannot edit its hosts file: {trust["phone"]}
 
 Instead of a line in every hosts file, your admin can give a name a public A record that points to {own.server4}, and
 write that name as `domain:`. The address is a private one, so the record opens nothing. Some routers drop answers
 with private addresses ("DNS rebind protection"): allow the name there.
 
 ## 2. The certificate
-`ca.pem` is this server's own authority. `fortress-run` makes one command believe it, for as long as that runs.
+{trust["certificate"]}
 
 - macOS: programs written in Go, the `ollama` CLI among them, ask only the keychain:
   `security add-trusted-cert -r trustRoot -k ~/Library/Keychains/login.keychain-db ca.pem`
@@ -183,13 +178,12 @@ with private addresses ("DNS rebind protection"): allow the name there.
 - Android: Settings > Security > Install a certificate > CA certificate. Chrome and web apps installed from it believe
   it; Firefox after "Use third party CA certificates" in its secret settings; another app only where its makers
   allowed authorities of the user, and most did not.
-- Where an app refuses: a public certificate for a public name (above), by `gateway: {{certificate_file, key_file}}`.
-
+{trust["refused"]}
 ## 3. Ask
 ```sh
 # curl (the key goes by stdin, so that no list of processes shows it)
 printf 'Authorization: Bearer %s\\n' "$(cat api_key)" |
-    curl -N --cacert ca.pem -H @- {url}/api/generate -d '{{"model": "{model}", "prompt": "Hello"}}'
+    {trust["curl"]} -H @- {url}/api/generate -d '{{"model": "{model}", "prompt": "Hello"}}'
 # ollama CLI
 {cli}
 # any program that takes its endpoint from the environment
@@ -212,12 +206,44 @@ models:
     model: "{model}"
     apiBase: "{url}/v1"
     apiKey: "<text of api_key>"
-    requestOptions:
-      caBundlePath: "<this folder>/ca.pem"
+{trust["request_options"]}
 ```
 {_page(settings, user)}Open WebUI: `./fortress-run open-webui serve`, or by hand a connection of type OpenAI
 with the URL `{url}/v1` and the text of `api_key`.
 """
+
+
+def _trust(settings: StackSettings, domain: str) -> dict[str, str]:
+    """What the page says of the certificate: the private authority's, or one that the admin has brought."""
+    by_address = settings.url(str(_of(settings).server4))
+    if settings.gateway.certificate_file is None:
+        return {
+            "curl": "curl -N --cacert ca.pem",
+            "phone": f"""write {by_address} wherever
+this page says {settings.url(domain)}; the gateway answers to both.""",
+            "certificate": """\
+`ca.pem` is this server's own authority. `fortress-run` makes one command believe it, for as long as that runs.""",
+            "refused": """\
+- Where an app refuses: a public certificate for a public name (above), by `gateway: {certificate_file, key_file}`.
+""",
+            "request_options": """\
+    requestOptions:
+      caBundlePath: "<this folder>/ca.pem\"""",
+        }
+    return {
+        "curl": "./fortress-run curl -N",
+        "phone": f"""ask
+your admin for the record below; {by_address} serves you only where the certificate names that address too.""",
+        "certificate": """\
+Your admin brought a certificate for this server. Where a public authority signed it, every program believes it, and the
+rest of this part is not for you. Else `ca.pem` holds the authorities that came with it, and `fortress-run` makes one
+command believe them beside the public ones, for as long as that runs.""",
+        "refused": "",
+        "request_options": """\
+    # Only where no public authority signed the certificate:
+    # requestOptions:
+    #   caBundlePath: "<this folder>/ca.pem\"""",
+    }
 
 
 def _page(settings: StackSettings, user: str) -> str:

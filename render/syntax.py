@@ -49,6 +49,11 @@ def _bracketed(value: Any) -> str:
     return f"[{address}]" if address.version == 6 else str(address)
 
 
+def _escaped(value: Any) -> str:
+    """For double quotes of YAML, where a backslash and a quote have one before them."""
+    return _only(r"[\x20-\x7e]*", "visible text")(value).replace("\\", "\\\\").replace('"', '\\"')
+
+
 def _number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise NotInItsPlace("a value is not a number")
@@ -86,6 +91,7 @@ FILTERS = {
     "wgkey": _only(r"[A-Za-z0-9+/]{43}=", "a WireGuard key"),
     "clientid": _only(r"[A-Za-z0-9._:/@-]{1,255}", "a client id"),
     "email": _only(EMAIL, "an e-mail address in lower case"),
+    "escaped": _escaped,
     "visible": _only(r"[\x20\x21\x23-\x5b\x5d-\x7e]*", "text that may stand between double quotes"),
     "words": _only(r"[a-z:]+( [a-z:]+)*", "plain words"),
     "url": _only(r"https://[A-Za-z0-9.:\[\]/_~-]+", "an https address without a query"),

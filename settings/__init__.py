@@ -4,6 +4,7 @@ from settings.browser import BrowserSettings, Provider
 from settings.load import PROJECT, ConfigRefused, load
 from settings.network import Plan, Subnet
 from settings.observability import Form, ObservabilitySettings
+from settings.secrets import refuse_plain
 from settings.stack import (
     Access,
     Engine,
@@ -39,4 +40,5 @@ __all__ = [
     "User",
     "WireguardSettings",
     "load",
+    "refuse_plain",
 ]

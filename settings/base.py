@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
@@ -85,7 +85,35 @@ Epoch = Annotated[
 ]
 """A word whose change renews one family of keys."""
 
+
+def differs(where: str, epoch: str, previous: str, family: str = "") -> None:
+    """Is it another word? family: what stands before `epoch` in the two fields' names, like `ca_`."""
+    if epoch == previous:
+        raise ValueError(
+            f"{where}, the same word as {family}epoch, so nothing would be renewed. Write the word that {family}epoch "
+            f"had before, or delete previous_{family}epoch"
+        )
+
+
+def set_secret(place: str) -> str:
+    """The command that asks for one secret of the config and encrypts it. place: like `browser.client_secret`."""
+    return f"pulumi config set --secret --path 'ollama-fortress:{place}'"
+
+
 MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}(:[A-Za-z0-9][A-Za-z0-9._-]*)?"
+
+REGISTRY = "registry.ollama.ai/"
+
+
+def _without_the_registry(value: str) -> str:
+    if "*" in value and value.lower().startswith(REGISTRY):
+        short = value[len(REGISTRY) :]
+        raise ValueError(
+            f"{value!r} would fit no model: names are judged without Ollama's own registry. Leave it out: write "
+            f"{short if short != '*' else 'library/*'!r}, or '*' for every model"
+        )
+    return value
+
 
 ModelPattern = Annotated[
     str,
@@ -93,6 +121,7 @@ ModelPattern = Annotated[
         r"(?!.*\.\.)[A-Za-z0-9*][A-Za-z0-9*._:/-]{0,127}",
         "a model name or pattern: write it like llama3.2:3b or llama3.2:*, without '..'",
     ),
+    AfterValidator(_without_the_registry),
 ]
 
 

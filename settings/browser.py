@@ -7,9 +7,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from settings.base import Domain, Epoch, Matching, Settings, or_also
+from settings.base import Domain, Epoch, Matching, Settings, or_also, set_secret
 
-SET_SECRET = "pulumi config set --secret --path 'ollama-fortress:browser.client_secret'"  # noqa: S105 - a command
+SET_SECRET = set_secret("browser.client_secret")
 PRIVATE_TOP_LEVELS = ("internal", "local", "localhost", "lan", "home", "corp", "test", "example", "invalid", "arpa")
 """Ends of names that no public registry sells: Google accepts none of them as a redirect address."""
 

@@ -29,14 +29,14 @@ def load(stack: str, config: Mapping[str, Any]) -> StackSettings:
     for key, value in config.items():
         namespace, _, name = key.partition(":")
         if namespace == PROJECT:
-            values[name] = _plain(value)
+            values[name] = plain(value)
     try:
         return StackSettings.model_validate(values)
     except ValidationError as error:
         raise ConfigRefused(explain(error)) from None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Pulumi hands objects, numbers and booleans over as JSON text; words stay words."""
     if not isinstance(value, str):
         return value

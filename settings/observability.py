@@ -10,9 +10,7 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, SecretSt
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from settings.base import Email, Matching, Settings
-
-PLACE = "ollama-fortress:observability"
+from settings.base import Email, Matching, Settings, set_secret
 
 
 class Form(StrEnum):
@@ -42,7 +40,7 @@ class Hidden:
 
     @property
     def _command(self) -> str:
-        return f"pulumi config set --secret --path '{PLACE}.{self.place}'"
+        return set_secret(f"observability.{self.place}")
 
     def _check(self, value: SecretStr) -> SecretStr:
         if not re.fullmatch(rf"{self.pattern}|\(encrypted\)", value.get_secret_value()):

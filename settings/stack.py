@@ -9,7 +9,19 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from settings.addresses import device_address, refuse_collisions
-from settings.base import MODEL_NAME, Domain, Epoch, Name, Origin, Settings, StackName, or_also, or_each
+from settings.base import (
+    MODEL_NAME,
+    Domain,
+    Epoch,
+    Matching,
+    Name,
+    Origin,
+    Settings,
+    StackName,
+    differs,
+    or_also,
+    or_each,
+)
 from settings.browser import PRIVATE_TOP_LEVELS, BrowserSettings, Provider
 from settings.network import BASE_PREFIX, Plan
 from settings.observability import Form, ObservabilitySettings
@@ -61,6 +73,11 @@ class Model(Settings):
     def tagged(self) -> str:
         """The name as Ollama lists it: with its tag."""
         return self.name if ":" in self.name.rsplit("/", 1)[-1] else f"{self.name}:latest"
+
+    @property
+    def resource(self) -> str:
+        """The name as a part of a resource's."""
+        return self.tagged.replace("/", "-").replace(":", "-")
 
 
 class GatewaySettings(Settings):
@@ -119,19 +136,24 @@ class GatewaySettings(Settings):
         return self.queue_wait_s + self.read_timeout_s + 60
 
 
+GpuName = Annotated[
+    str, Matching(r"[A-Za-z0-9-]{1,64}", "a GPU: write its number or UUID as `nvidia-smi -L` shows it, like '0'")
+]
+
+
 class OllamaSettings(Settings):
     memory_mb: int = Field(default=4096, ge=256, description="Memory limit of the Ollama container, MiB.")
     cpus: float | None = Field(default=None, gt=0, description="CPU limit; nothing means all.")
     pids: int = Field(default=512, ge=64)
     num_parallel: int = Field(default=1, ge=1, le=64)
     max_queue: int = Field(default=64, ge=1, le=4096)
-    keep_alive: Annotated[str, Field(pattern=r"^(-1|[0-9]{1,6}(s|m|h))$")] = "5m"
+    keep_alive: Annotated[
+        str,
+        Matching(r"(-1|[0-9]{1,6}[smh])", "a time that Ollama keeps a model loaded: write 30s, 5m, 2h, or -1 for ever"),
+    ] = "5m"
     context_length: int = Field(default=4096, ge=256)
     load_timeout_s: int = Field(default=300, ge=10)
-    gpus: (
-        Literal["none", "all"]
-        | Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")], ...], Field(min_length=1)]
-    ) = Field(
+    gpus: Literal["none", "all"] | Annotated[tuple[GpuName, ...], Field(min_length=1)] = Field(
         default="none",
         description="NVIDIA's GPUs that Ollama is given: `all`, or their numbers or UUIDs as `nvidia-smi -L` lists "
         "them; with `observability: full` their use, memory, temperature and power are seen.",
@@ -149,11 +171,35 @@ class OllamaSettings(Settings):
         )
 
 
+PRIVATE4 = [IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")]
+"""RFC 1918, and RFC 6598 behind a provider's NAT. Python's own `is_private` knows loopback and more."""
+PRIVATE6 = IPv6Network("fc00::/7")
+
+
+def _is_private(network: IPv4Network) -> bool:
+    return any(network.subnet_of(private) for private in PRIVATE4)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _endpoint(value: str) -> str:
     host, _, port = value.rpartition(":")
-    bracketed = re.fullmatch(r"\[[0-9a-fA-F:]+\]", host)
-    if not (bracketed or re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host)):
+    if re.fullmatch(r"\[?[0-9a-fA-F:.]*:[0-9a-fA-F:.]*\]?", host):
+        raise ValueError(
+            f"{value!r} is an IPv6 address, but the tunnel's port is published on IPv4; write the host's IPv4 address, "
+            "or a name that has one"
+        )
+    numbers = re.fullmatch(r"[0-9.]+", host)
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host) or ".." in host:
         raise ValueError(f"{value!r} is not host:port; write it like vpn.example.com:51820")
+    if numbers and not _is_address(host):
+        raise ValueError(f"{value!r} has no IPv4 address before its port; write it like 192.0.2.1:51820")
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise ValueError(f"{value!r} has no valid port; write it like vpn.example.com:51820")
     return value
@@ -174,7 +220,7 @@ class WireguardSettings(Settings):
     @field_validator("subnet4")
     @classmethod
     def _wide_and_private(cls, value: IPv4Network) -> IPv4Network:
-        if not value.is_private or value.prefixlen > 20:
+        if not _is_private(value) or value.prefixlen > 20:
             raise ValueError(
                 f"{value} is too small or not private; device addresses are hashed into it, so write a private range "
                 "of /20 or wider, like 10.66.0.0/16"
@@ -184,7 +230,7 @@ class WireguardSettings(Settings):
     @field_validator("subnet6")
     @classmethod
     def _ula_64(cls, value: IPv6Network) -> IPv6Network:
-        if not value.is_private or value.prefixlen != 64 or "%" in str(value):
+        if "%" in str(value) or value.prefixlen != 64 or not value.subnet_of(PRIVATE6):
             raise ValueError(f"{value} is not a private /64; write one like fd66:66:66:66::/64")
         return value
 
@@ -203,18 +249,46 @@ class NetworkSettings(Settings):
     @field_validator("base")
     @classmethod
     def _a_private_20(cls, value: IPv4Network) -> IPv4Network:
-        if not value.is_private or value.prefixlen != BASE_PREFIX:
+        if not _is_private(value) or value.prefixlen != BASE_PREFIX:
             raise ValueError(f"{value} is not a private /{BASE_PREFIX}; write one like 172.31.64.0/20")
         return value
+
+
+HOST_KEY = r"(ssh-ed25519|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]+"
+
+
+def _key_alone(line: str) -> str:
+    """`ssh-keyscan` writes the host's name before its key, a .pub file a comment behind it."""
+    found = re.search(rf"(^|\s)({HOST_KEY})", line)
+    return found[2] if found else line
 
 
 class SshSettings(Settings):
     """A host reached by SSH; its key is pinned."""
 
-    address: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:-]{0,252}$")]
-    user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = "root"
+    address: Annotated[
+        str,
+        Matching(
+            r"[A-Za-z0-9][A-Za-z0-9.:-]{0,252}",
+            "a host: write its name or address, like server.example.com; user and port have keys of their own",
+        ),
+    ]
+    user: Annotated[
+        str,
+        Matching(
+            r"[a-z_][a-z0-9_-]{0,31}",
+            "a login name: write lower-case letters, digits, '_' or '-', at most 32, beginning with a letter or '_'",
+        ),
+    ] = "root"
     port: int = Field(default=22, ge=1, le=65535)
-    host_key: Annotated[str, Field(pattern=r"^(ssh-ed25519|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]+$")]
+    host_key: Annotated[
+        str,
+        Matching(
+            rf"([^\s#]+ )?{HOST_KEY}( [^\r\n]*)?",
+            "a host's key: write the line that `ssh-keyscan -t ed25519 <address>` prints",
+        ),
+        AfterValidator(_key_alone),
+    ]
     private_key_file: Path = Field(default=Path("~/.ssh/id_ed25519"), description="Without a passphrase.")
 
     @field_validator("private_key_file")
@@ -232,14 +306,32 @@ class HostSettings(Settings):
     """Where the containers run: this machine, or one reached by SSH."""
 
     ssh: SshSettings | None = None
-    docker_socket: Annotated[str, Field(pattern=r"^/[A-Za-z0-9/._-]+$")] = DOCKER_SOCKET
+    docker_socket: Annotated[
+        str, Matching(r"/[A-Za-z0-9/._-]+", f"a socket's path: write it like {DOCKER_SOCKET}, from / on")
+    ] = DOCKER_SOCKET
 
 
 class PkiSettings(Settings):
-    ca_epoch: Epoch = "1"
-    leaf_epoch: Epoch = Field(
-        default="1", description="Raised by `make up` when two thirds of a certificate's life are over."
+    ca_epoch: Epoch = Field(
+        default="1",
+        description="Change it to renew both authorities with their keys: what bundles hold of them is void then.",
     )
+    previous_ca_epoch: Epoch | None = Field(
+        default=None,
+        description="The word that `ca_epoch` had before: while this line stands, the former authorities go on signing "
+        "and new bundles hold both. Hand them out, then delete it.",
+    )
+    leaf_epoch: Epoch = Field(
+        default="1",
+        description="Change it to renew the certificates with their keys; `make up` does when two thirds of their life "
+        "are over.",
+    )
+
+    @model_validator(mode="after")
+    def _two_authorities(self) -> Self:
+        if self.previous_ca_epoch is not None:
+            differs(f"previous_ca_epoch is {self.previous_ca_epoch!r}", self.ca_epoch, self.previous_ca_epoch, "ca_")
+        return self
 
 
 class Engine(StrEnum):
@@ -334,10 +426,7 @@ class StackSettings(Settings):
                     "either. Give each user an own address"
                 )
             seen[user.email] = name
-        names = [model.tagged for model in self.models]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"model {twice[0]!r} is declared twice; remove one of the two lines")
+        self._models_differ()
         if self.wireguard is not None and self.wireguard.subnet4.overlaps(self.network.base):
             raise ValueError(
                 f"wireguard.subnet4 {self.wireguard.subnet4} overlaps network.base {self.network.base}; "
@@ -345,6 +434,36 @@ class StackSettings(Settings):
             )
         if self.wireguard is not None:
             refuse_collisions(self.device_addresses(), self.wireguard.subnet4)
+        return self
+
+    def _models_differ(self) -> None:
+        """Ollama knows no case; Pulumi's names of resources have no '/' and no ':'."""
+        known: dict[str, Model] = {}
+        for model in self.models:
+            other = known.setdefault(model.resource.lower(), model)
+            if other is model:
+                continue
+            if other.tagged.lower() == model.tagged.lower():
+                raise ValueError(f"model {model.tagged!r} is declared twice; remove one of the two lines")
+            raise ValueError(
+                f"models {other.name!r} and {model.name!r} would have one name in Pulumi's state, where '/' and ':' "
+                "read as '-'; declare one of them, or give one another name with its .gguf file as `source`"
+            )
+
+    @model_validator(mode="after")
+    def _a_key_is_one_device(self) -> Self:
+        owners: dict[str, str] = {}
+        for name, user in self.users.items():
+            for device in user.device_list():
+                if device.public_key is None:
+                    continue
+                own = f"{name}/{device.name}"
+                other = owners.setdefault(device.public_key, own)
+                if other != own:
+                    raise ValueError(
+                        f"devices {other} and {own} have the same public_key, and one key is one peer: only one of "
+                        "them would have a tunnel. Make a key of its own on each (`wg genkey | tee key | wg pubkey`)"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -364,7 +483,7 @@ class StackSettings(Settings):
         if relay is not None and self.browser.port == relay.relay_port:
             raise ValueError(
                 f"browser.port is {self.browser.port}, which is the API's port at the tunnel address "
-                "(wireguard.relay_port); write another, like 8443"
+                f"(wireguard.relay_port); write another, like {8443 if relay.relay_port != 8443 else 9443}"
             )
         if self.browser.provider is Provider.GOOGLE and name.rpartition(".")[2] in PRIVATE_TOP_LEVELS:
             raise ValueError(
@@ -380,6 +499,11 @@ class StackSettings(Settings):
             )
             raise ValueError(f"there is a browser section, but nobody who could get in. {advice}")
         return self
+
+    def url(self, host: str | None = None) -> str:
+        """Where the API answers: at its name, or at another host of the gateway's."""
+        port = 443 if self.wireguard is None else self.wireguard.relay_port
+        return f"https://{host or self.domain}" + ("" if port == 443 else f":{port}")
 
     @property
     def login(self) -> Provider | None:

@@ -176,9 +176,10 @@ class Deployment:
             **dict(re.findall(r"^export (\w+)='(.*)'$", exports, re.MULTILINE)),
         }
 
-    def pulumi(self, *arguments: str, cwd: Path | None = None, check: bool = True) -> str:
+    def pulumi(self, *arguments: str, cwd: Path | None = None, check: bool = True, stdin: str = "") -> str:
         done = subprocess.run(
             ["pulumi", *arguments, "--stack", self.stack],
+            input=stdin,
             env=self.environment(),
             cwd=cwd or self.checkout,
             capture_output=True,
@@ -189,6 +190,15 @@ class Deployment:
         if check and done.returncode != 0:
             raise AssertionError(f"pulumi {arguments[0]}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         return done.stdout
+
+    def encrypt(self, path: str, value: str) -> None:
+        """A secret into the config of a stack that is not there yet, as its operator would do it."""
+        self.write()
+        if "encryptionsalt" not in self.file.read_text():
+            self.pulumi("stack", "init")
+        self.pulumi("config", "set", "--secret", "--path", f"{PROJECT}:{path}", stdin=value)
+        key = path.partition(".")[0]
+        self.config[key] = yaml.safe_load(self.file.read_text())["config"][f"{PROJECT}:{key}"]
 
     def pulumi_up(self) -> None:
         self.write()

@@ -20,12 +20,10 @@ from typing import Any
 from urllib.parse import urljoin
 
 import httpx
-import yaml
 
 from fortress import stack_file
 from images import reference
 from offline import build
-from settings import PROJECT
 from tests.deployment import PAGE, Deployment, deployed, printed
 from tests.unit.gateway.harness import Authority
 
@@ -175,20 +173,6 @@ def deployed_with_login(
         browser = running.browser()
         secret = browser.pop("client_secret")
         deployment.config["browser"] = browser
-        encrypt(deployment, "browser.client_secret", secret)
+        deployment.encrypt("browser.client_secret", secret)
         with deployed(deployment):
             yield deployment, running
-
-
-def encrypt(deployment: Deployment, path: str, value: str) -> None:
-    """A secret into the config of a stack that is not there yet, as its operator would do it."""
-    deployment.write()
-    environment = deployment.environment()
-    set_secret = ["pulumi", "config", "set", "--secret", "--path", f"{PROJECT}:{path}", "--stack", deployment.stack]
-    for command, text in ((["pulumi", "stack", "init", "--stack", deployment.stack], ""), (set_secret, value)):
-        done = subprocess.run(
-            command, env=environment, cwd=deployment.checkout, input=text, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
-    key = path.partition(".")[0]
-    deployment.config[key] = yaml.safe_load(deployment.file.read_text())["config"][f"{PROJECT}:{key}"]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fortress import paths
 from fortress.stack_file import PROBE
 from fortress.stack_lock import holders
 from tests.deployment import Client, Deployment, copy_of_the_checkout, docker, printed
+from tests.unit.gateway.harness import Authority
 
 DEAD_WITHIN_S = 5
 BACK_WITHIN_S = 30
@@ -161,12 +163,15 @@ def test_after_pulumi_was_killed_in_the_middle_up_recovers(fortress: Deployment,
 
 
 def test_a_config_that_nginx_refuses_never_replaces_the_running_one(fortress: Deployment, bob: Client, tmp_path: Path):
-    (tmp_path / "c.pem").write_text("this is no certificate\n")
+    pem, _ = Authority("own").leaf("ollama.fortress.internal")
+    _, of_another = Authority("own").leaf("ollama.fortress.internal")
+    (tmp_path / "c.pem").write_text(pem)
+    (tmp_path / "k.pem").write_text(of_another)
     before = fortress.containers()
-    fortress.config["gateway"] = {"certificate_file": str(tmp_path / "c.pem"), "key_file": str(tmp_path / "c.pem")}
+    fortress.config["gateway"] = {"certificate_file": str(tmp_path / "c.pem"), "key_file": str(tmp_path / "k.pem")}
     said = fortress.up(check=False)
     assert fortress.last_code != 0
-    assert "cannot load certificate" in said
+    assert "key values mismatch" in said
     assert bob.ask().status == 200
     docker("restart", fortress.container("gateway"))
     Client.wait_until(lambda: bob.ask().status == 200, "answer after a restart", BACK_WITHIN_S)
@@ -309,7 +314,7 @@ def test_certificates_past_two_thirds_are_renewed_and_the_preview_says_so(fortre
     fortress.config["pki"] = {"leaf_epoch": "renewed-2099-01-01"}
     fortress.write()
     changes = fortress.planned()
-    assert changes["replace"] == 3, "the three leaf certificates"
+    assert changes["replace"] == 9, "the three leaf certificates, their requests and their keys"
     with bob.stream() as stream:
         assert stream.flows()
         with stream.read():
@@ -317,3 +322,25 @@ def test_certificates_past_two_thirds_are_renewed_and_the_preview_says_so(fortre
         assert stream.flows(), "a new certificate cut a stream"
     assert fortress.containers() == before
     assert bob.ask().status == 200
+
+
+def test_the_authority_changes_with_an_overlap_in_which_old_and_new_bundles_are_served(
+    fortress: Deployment, bob: Client
+):
+    before = fortress.containers()
+    leaf = fortress.config.get("pki", {})
+    fortress.config["pki"] = leaf | {"ca_epoch": "2", "previous_ca_epoch": "1"}
+    fortress.write()
+    assert fortress.planned().get("replace", 0) == 0, "who is served by the former one goes on"
+    with bob.stream() as stream:
+        with stream.read():
+            fortress.up()
+        assert stream.flows(), "a second authority cut a stream"
+    with closing(Client(fortress, "bob")) as newer:
+        assert (bob.ask().status, newer.ask().status) == (200, 200)
+        fortress.config["pki"] = leaf | {"ca_epoch": "2"}
+        fortress.write()
+        fortress.up()
+        assert newer.ask().status == 200, "a bundle of the overlap holds both"
+        assert bob.ask().status == 0, "who knows the former authority alone believes this server no more"
+    assert fortress.containers() == before

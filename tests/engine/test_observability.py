@@ -78,7 +78,8 @@ with ThreadPoolExecutor(4) as several:
 @pytest.fixture(scope="module")
 def watched(told: Told) -> Iterator[Watched]:
     deployment = Deployment.fresh()
-    deployment.config["observability"] = {"form": "full", "alerts": {"webhook": {"url": told.url}}}
+    deployment.config["observability"] = {"form": "full", "alerts": {"webhook": {}}}
+    deployment.encrypt("observability.alerts.webhook.url", told.url)
     with deployed(deployment) as made:
         yield Watched(made)
 

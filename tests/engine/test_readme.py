@@ -18,7 +18,14 @@ from tests.own_engine import OwnEngine, own_engine
 README = (paths.CHECKOUT / "README.md").read_text()
 ELSEWHERE = {
     "make test": "this run",
-    "sudo wg-quick up ./wireguard-laptop.conf": "tests/live joins the tunnel of the same file",
+    **{
+        line: "tests/unit/test_readme.py has them from the bundle's page; tests/live joins the tunnel of the same file"
+        for line in (
+            "sudo install -m 600 wireguard-laptop.conf /etc/wireguard/fortress.conf",
+            "sudo wg-quick up fortress",
+            "echo '10.66.0.1 ollama.fortress.internal chat.ollama.fortress.internal' | sudo tee -a /etc/hosts",
+        )
+    },
     "./fortress-run ollama run tiny": "tests/live runs it in the tunnel",
     "make up STACK=home": "tests/program builds every example",
     "make bench": "its limits ask for a quiet machine; tests/unit computes with its parts",
@@ -43,7 +50,10 @@ def commands() -> set[str]:
     """Every command in the README: in its blocks of shell, in its tables, and in its text."""
     blocks = re.findall(r"```(?:console|sh)\n(.*?)```", README, re.DOTALL)
     typed = [
-        line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith(("$", "bin/"))
+        line.removeprefix("$ ")
+        for block in blocks
+        for line in block.splitlines()
+        if line.startswith(("$", "bin/", "sudo ", "echo ", "./"))
     ]
     inline = re.findall(r"`((?:make |bin/|sudo |\./|eval )[^`\n]+)`", README)
     tiers = [f"make {target}" for target in re.findall(r"`(test-\w+|lint)`", README)]

@@ -110,7 +110,10 @@ def preview(request: pytest.FixtureRequest) -> Iterator[bool]:
     yield request.param
 
 
-def build(config: dict[str, Any], *, preview: bool, stack: str = "test") -> Built:
+def build(
+    config: dict[str, Any], *, preview: bool, stack: str = "test", held: tuple[str, ...] = ("browser", "observability")
+) -> Built:
+    """held: the keys of which Pulumi has encrypted something."""
     built = Built()
     mocks = Mocks(preview)
     pulumi.runtime.set_mocks(mocks, PROJECT, stack, preview, monitor=Recorder(mocks, built))
@@ -118,11 +121,16 @@ def build(config: dict[str, Any], *, preview: bool, stack: str = "test") -> Buil
         f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in ({"engine": "registry-only"} | config).items()
     }
-    pulumi.runtime.set_all_config(texts, [])
+    pulumi.runtime.set_all_config(texts, [f"{PROJECT}:{key}" for key in held])
+
+    def note(name: str, value: Any) -> None:
+        pulumi.Output.from_input(value).apply(lambda known: built.outputs.update({name: known}))
 
     @pulumi.runtime.test
     def run() -> None:
-        runpy.run_path(str(paths.CHECKOUT / "__main__.py"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pulumi, "export", note)
+            runpy.run_path(str(paths.CHECKOUT / "__main__.py"))
 
     run()
     return built
@@ -205,6 +213,20 @@ def test_the_servers_certificate_names_the_page_too():
     assert list(both.object["dnsNames"]) == ["ollama.fortress.internal", "chat.ollama.fortress.internal"]
 
 
+def test_certificates_that_nobody_measures_live_as_long_as_one_that_is_measured():
+    """Of the hop, the gateway has its own and the authority; it is asked for the days that are left."""
+    built = build(CONFIG | {"pki": {"ca_epoch": "authorities", "leaf_epoch": "leaves"}}, preview=False)
+    leaves, authorities = (
+        built.of(f"tls:index/{token}")
+        for token in ("locallySignedCert:LocallySignedCert", "selfSignedCert:SelfSignedCert")
+    )
+    assert {each.name.removeprefix("fortress-pki-") for each in leaves} == {"server", "hop-server", "hop-client"}
+    assert {each.replacement_trigger.string_value for each in leaves} == {"leaves"}, "renewed without the others"
+    assert {each.name for each in authorities} == {f"fortress-pki-{which}-authorities" for which in ("ca", "hop-ca")}
+    for found in (leaves, authorities):
+        assert len({each.object["validityPeriodHours"] for each in found}) == 1
+
+
 @pytest.mark.parametrize(
     ("named", "refused"),
     [("chat.ollama.fortress.internal", False), ("*.ollama.fortress.internal", False), ("*.fortress.internal", True)],
@@ -221,6 +243,55 @@ def test_a_certificate_of_ones_own_must_name_the_page(named: str, refused: bool,
             build(config | {"browser": {}}, preview=True)
     else:
         assert build(config | {"browser": {}}, preview=True).requests
+
+
+def test_who_has_a_certificate_of_ones_own_believes_who_signed_it(tmp_path: Path):
+    company = Authority("company")
+    pem, key = company.leaf("ollama.fortress.internal")
+    (tmp_path / "key.pem").write_text(key)
+    gateway = {"certificate_file": str(tmp_path / "chain.pem"), "key_file": str(tmp_path / "key.pem")}
+
+    def believed(chain: str, **changed: str) -> str:
+        (tmp_path / "chain.pem").write_text(chain)
+        return build(CONFIG | {"gateway": gateway | changed}, preview=False).outputs["ca_certificate"]
+
+    # Nobody needs the private authority, whose certificate is not shown; of a public one the chain has an
+    # intermediate at most, and every client the rest.
+    assert believed(pem + company.pem) == company.pem
+    assert believed(company.pem) == company.pem
+    assert believed(pem) == CERTIFICATE
+    for chain in ("", pem + key, "-----BEGIN CERTIFICATE-----"):
+        with pytest.raises(pulumi.RunError, match=f"{PROJECT}:gateway.certificate_file .*chain.pem"):
+            believed(chain)
+    for place in gateway:
+        with pytest.raises(pulumi.RunError, match=f"{PROJECT}:gateway.{place} .*missing.pem: No such file"):
+            believed(pem, **{place: str(tmp_path / "missing.pem")})
+
+
+def test_the_endpoint_has_the_port_that_the_tunnel_has(preview: bool):
+    own = CONFIG["wireguard"] | {"relay_port": 8443}
+    assert build(CONFIG, preview=preview).outputs["endpoint"] == "https://ollama.fortress.internal"
+    moved = build(CONFIG | {"wireguard": own}, preview=preview)
+    assert moved.outputs["endpoint"] == "https://ollama.fortress.internal:8443"
+
+
+def test_a_long_domain_is_no_common_name_and_stays_a_name():
+    domain = f"{'a' * 40}.{'b' * 40}.example.com"
+    [request] = [
+        r for r in build(CONFIG | {"domain": domain}, preview=False).requests if r.name == "fortress-pki-server-request"
+    ]
+    assert list(request.object["dnsNames"]) == [domain]
+    assert len(request.object["subject"]["commonName"]) <= 64
+
+
+def test_no_script_outgrows_what_linux_takes_as_one_argument():
+    users = {f"user{n:02}": {"devices": [f"a-device-with-a-long-name-{m:02}" for m in range(60)]} for n in range(40)}
+    wide = CONFIG["wireguard"] | {"subnet4": "10.0.0.0/8"}
+    requests = build(CONFIG | {"users": users, "wireguard": wide}, preview=False).requests
+    commands = [each.object for each in requests if each.type.startswith("command:")]
+    scripts = [each[key] for each in commands for key in ("create", "delete") if key in each]
+    assert max(len(text) for text in scripts) < 128 * 1024
+    assert any(re.search(r"^# and \d+ more$", text, re.MULTILINE) for text in scripts), "nothing was left out"
 
 
 def networks_of(config: dict[str, Any]) -> dict[str, bool]:
@@ -289,6 +360,8 @@ def test_a_gpu_is_watched_from_a_container_without_network_where_there_is_one(gp
     assert "readOnly" not in written
     read = {row["containerPath"]: row["volumeName"] for row in exporter["volumes"] if row["readOnly"]}
     assert read["/var/log/gpu"] == written["volumeName"] == "fortress-test-gpu"
+    # GpuGone says nothing of a GPU that never said anything: no `up` ends with one.
+    assert (gpu["wait"], list(gpu["healthcheck"]["tests"])) == (True, ["CMD", "gpu-watch", "health"])
     assert "--collector.textfile.directory=/var/log/gpu" in exporter["command"]
     assert "--collector.textfile.directory=/var/log/gpu" not in alone["node-exporter"]["command"]
 
@@ -340,6 +413,17 @@ def test_the_trails_are_read_and_never_written_by_what_watches():
     assert rights == {"/config": True, "/var/lib/collector": False, **trails}
     exporter = containers["fortress-observability-node-exporter"].object["volumes"]
     assert all(row["readOnly"] for row in exporter)
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [(LOGIN, "browser.client_secret"), (TOLD, "observability.alerts.webhook.url")],
+    ids=["login", "told"],
+)
+def test_a_secret_that_pulumi_was_given_in_plain_text_is_refused(config: dict[str, Any], place: str):
+    with pytest.raises(pulumi.RunError, match=f"(?s)is a secret in plain text.*config set --secret --path '{PROJECT}:"):
+        build(config, preview=True, held=())
+    assert build(config, preview=True, held=(place.partition(".")[0],)).requests
 
 
 def test_no_resource_is_asked_for_whose_id_is_its_secret():

@@ -23,6 +23,7 @@ from fortress.errors import Stop
 from render import bundle
 from render.bundle import BundleDevice
 from settings import StackSettings, load
+from tests.unit.conftest import Golden
 from tests.unit.test_render_vpn_node import HOSTILE, KEY, OTHER, PSK
 
 API_KEY = "0e3a20669692f6c0d22fd5545f0538cacc9e82cf0e9acdf6dfd00d2aed326674"
@@ -66,8 +67,14 @@ def test_a_bundle_is_what_one_user_needs():
 
 
 @pytest.mark.parametrize("name", ["fortress-run", "README.md"])
-def test_golden_wrapper_and_page_are_the_reviewed_ones(name: str, golden):
+def test_golden_wrapper_and_page_are_the_reviewed_ones(name: str, golden: Golden):
     golden.check(f"bundle/{name}", files()[name])
+
+
+def test_golden_page_for_a_certificate_of_ones_own_asks_for_no_private_authority(golden: Golden):
+    made = files(settings(gateway={"certificate_file": "chain.pem", "key_file": "key.pem"}))
+    golden.check("bundle/README-own-certificate.md", made["README.md"])
+    assert "--cacert" not in made["README.md"]
 
 
 def test_the_page_gives_no_ollama_command_to_who_needs_a_key():

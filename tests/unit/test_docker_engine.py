@@ -109,7 +109,7 @@ def test_what_the_stack_file_says_goes_to_every_child(monkeypatch: pytest.Monkey
         ("", DOCKER_SOCKET),
     ],
 )
-def test_a_first_stack_file_names_a_rootless_engine(
+def test_a_first_stack_file_names_an_engine_with_a_socket_of_its_own(
     says: str, expected: str, fake_docker: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     fake_docker.write_text(says)

@@ -2,10 +2,12 @@
 
 import hashlib
 import io
+import json
 import platform
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -183,6 +185,65 @@ def test_a_stack_keeps_its_engine_and_says_so_where_another_is_asked_for(
     assert up._engine("dev") == "online"
     monkeypatch.delenv("FORTRESS_ENGINE")
     assert up._engine("dev") == "online"
+
+
+COMMENTED = """\
+# A server at home.
+config: # of this stack
+  # the models first
+  ollama-fortress:models: []
+  ollama-fortress:users: {alice: {}} # one
+  ollama-fortress:wireguard: {endpoint: "vpn.example.com:51820"}
+encryptionsalt: v1:abc
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stack file that names no engine, on a machine that has none of its state."""
+    monkeypatch.setattr(paths, "CHECKOUT", tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    monkeypatch.delenv("FORTRESS_ENGINE", raising=False)
+    monkeypatch.setattr(engine, "choose", lambda: "registry-only")
+    (tmp_path / "stacks").mkdir()
+    file = paths.stack_file("home")
+    file.write_text(COMMENTED)
+    return file
+
+
+def test_the_engine_of_a_machine_without_downloads_is_written_where_none_is_named(home: Path):
+    said = io.StringIO()
+    for _ in range(2):
+        chosen = up._engine("home")
+        first = up._settings_or_first_ones(Console(file=said, width=200), "home", chosen)
+        assert (chosen, first.engine.value) == ("registry-only", "registry-only")
+    line = f"  {PROJECT}:engine: registry-only\n"
+    assert home.read_text() == COMMENTED.replace("of this stack\n", f"of this stack\n{line}")
+    assert said.getvalue().count("Pulumi.home.yaml names no engine") == 1
+
+
+def test_the_default_engine_needs_no_line(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engine, "choose", lambda: "online")
+    up._settings_or_first_ones(QUIET, "home", up._engine("home"))
+    assert home.read_text() == COMMENTED
+
+
+def test_a_stack_file_without_a_place_for_a_line_is_left_alone_and_the_line_is_said(home: Path):
+    home.write_text('config: {"ollama-fortress:users": {alice: {}}}\n')
+    with pytest.raises(Stop, match=f"write `{PROJECT}:engine: registry-only` into the `config:` of Pulumi.home.yaml"):
+        up._settings_or_first_ones(QUIET, "home", up._engine("home"))
+
+
+@pytest.mark.parametrize(
+    ("latest", "expected"),
+    [(None, "registry-only"), ({"resources": []}, "registry-only"), ({"resources": [{"urn": "x"}]}, "online")],
+)
+def test_a_moment_without_downloads_moves_no_stack_that_is_there(home: Path, latest: Any, expected: str):
+    state = paths.state() / "pulumi" / ".pulumi" / "stacks" / PROJECT / "home.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"version": 3, "checkpoint": {"latest": latest}}))
+    assert up._engine("home") == expected
 
 
 def test_what_an_engine_falls_short_of_is_said_at_its_start_and_is_the_catalogues():

@@ -28,7 +28,7 @@ BOB = Peer("bob", "default", OTHER, PSK, IPv4Address("10.66.211.253"), IPv6Addre
 
 WIREGUARD: dict[str, Any] = {"endpoint": "vpn.example.com:51820"}
 MOVED: dict[str, Any] = {
-    "endpoint": "[2001:db8::1]:443",
+    "endpoint": "192.0.2.1:443",
     "port": 443,
     "relay_port": 8443,
     "mtu": 1280,

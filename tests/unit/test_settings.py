@@ -88,6 +88,7 @@ def test_an_origin_is_written_as_the_browser_sends_it(origin: str):
         ({"domain": "A.example.com"}, "in lower case"),
         ({"users": {"a": {"previous_epoch": "1"}}}, "the same word as epoch, so nothing would be renewed"),
         ({"users": {"a": {"devices": [{"name": "x", "previous_epoch": "1"}]}}}, "the same word as epoch"),
+        ({"pki": {"previous_ca_epoch": "1"}}, "the same word as ca_epoch, so nothing would be renewed"),
         (
             {"users": {"a": {"devices": [{"name": "x", "epoch": "3", "previous_epoch": "1"}]}}},
             "device 'x': previous_epoch is '1' and epoch is '3': both give the device the same tunnel address, so the "
@@ -140,7 +141,62 @@ def test_an_origin_is_written_as_the_browser_sends_it(origin: str):
         ),
         ({"users": {"a b": {}}}, "is not a name"),
         ({"users": {}}, "users"),
-        ({"network": {"base": "172.31.0.0/24"}}, "is not a private /20"),
+        *(
+            ({"network": {"base": base}}, f"{base} is not a private /20; write one like")
+            for base in ("172.31.0.0/24", "127.0.16.0/20", "169.254.16.0/20", "198.18.0.0/20", "8.8.0.0/20")
+        ),
+        *(
+            ({"wireguard": {"endpoint": "a:1", "subnet4": subnet4}}, "write a private range of /20 or wider")
+            for subnet4 in ("127.0.0.0/8", "0.0.0.0/0", "10.0.0.0/7", "169.254.0.0/16", "240.0.0.0/8")
+        ),
+        *(
+            ({"wireguard": {"endpoint": "a:1", "subnet6": subnet6}}, f"{subnet6} is not a private /64; write one like")
+            for subnet6 in ("fe80::/64", "2001:db8::/64", "fd00::/48")
+        ),
+        *(
+            ({"wireguard": {"endpoint": endpoint}}, "is an IPv6 address, but the tunnel's port is published on IPv4")
+            for endpoint in ("[2001:db8::1]:51820", "[::::]:51820", "::1:51820", "[::ffff:192.0.2.1]:1")
+        ),
+        *(
+            ({"wireguard": {"endpoint": f"{host}:1"}}, "has no IPv4 address before its port; write it like 192.0.2.1")
+            for host in ("999.0.0.1", "1.2.3", "1.2.3.4.5", "51820")
+        ),
+        ({"wireguard": {"endpoint": "a..b:1"}}, "is not host:port"),
+        (
+            {"wireguard": {"endpoint": "a:1", "relay_port": 8443}, "users": {"a": {"keyless": True}}, "browser": {}},
+            "the API's port at the tunnel address (wireguard.relay_port); write another, like 9443",
+        ),
+        (
+            {
+                "users": {
+                    "a": {"devices": [{"name": "x", "public_key": "A" * 43 + "="}]},
+                    "b": {"devices": [{"name": "y", "public_key": "A" * 43 + "="}]},
+                }
+            },
+            "devices a/x and b/y have the same public_key, and one key is one peer",
+        ),
+        ({"models": [{"name": "Tiny"}, {"name": "tiny:latest"}]}, "is declared twice"),
+        (
+            {"models": [{"name": "a/b:c"}, {"name": "a-b:c"}]},
+            "models 'a/b:c' and 'a-b:c' would have one name in Pulumi's state",
+        ),
+        *(
+            ({"users": {"a": {"models": [pattern]}}}, f"Leave it out: write {instead!r}, or '*' for every model")
+            for pattern, instead in (
+                ("registry.ollama.ai/*", "library/*"),
+                ("registry.ollama.ai/library/*", "library/*"),
+                ("Registry.Ollama.AI/me/x:*", "me/x:*"),
+            )
+        ),
+        ({"ollama": {"keep_alive": "5 min"}}, "is not a time that Ollama keeps a model loaded: write 30s, 5m, 2h"),
+        ({"host": {"docker_socket": "docker.sock"}}, "is not a socket's path: write it like /var/run/docker.sock"),
+        *(
+            ({"host": {"ssh": {"address": "a", "host_key": "ssh-ed25519 A"} | ssh}}, says)
+            for ssh, says in (
+                ({"user": "Bob"}, "host.ssh.user: 'Bob' is not a login name: write lower-case letters"),
+                ({"address": "root@a"}, "host.ssh.address: 'root@a' is not a host: write its name or address"),
+            )
+        ),
         ({"network": {"base": "10.66.16.0/20"}}, "overlaps network.base"),
         ({"wireguard": {"endpoint": "nowhere"}}, "is not host:port"),
         ({"wireguard": {"endpoint": "a:0"}}, "no valid port"),
@@ -151,7 +207,7 @@ def test_an_origin_is_written_as_the_browser_sends_it(origin: str):
         ({"gateway": {"queue_per_user": 65}}, "queue_per_user is 65, above queue_total (64)"),
         ({"gateway": {"read_timeout_s": 60}}, "below ollama.load_timeout_s"),
         *(({"ollama": {"gpus": gpus}}, "it names no GPU; write none, all, or a list") for gpus in ("some", [], [0], 1)),
-        ({"ollama": {"gpus": ["0 1"]}}, "ollama.gpus"),
+        ({"ollama": {"gpus": ["0 1"]}}, "'0 1' is not a GPU: write its number or UUID as `nvidia-smi -L` shows it"),
         ({"timezone": "Europe/Berln"}, "'Europe/Berln' is not a time zone; write an IANA name like 'Europe/Berlin'"),
         ({"timezone": "../zones"}, "is not a time zone"),
         ({"timezone": ""}, "is not a time zone"),
@@ -161,6 +217,22 @@ def test_an_origin_is_written_as_the_browser_sends_it(origin: str):
 )
 def test_a_refusal_names_the_setting_and_the_way_out(values: dict[str, Any], says: str):
     assert says in refusal(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"network": {"base": "100.64.16.0/20"}},
+        {"wireguard": {"endpoint": "192.0.2.1:51820", "subnet4": "100.64.0.0/10", "subnet6": "fc00:1:2:3::/64"}},
+        {"wireguard": {"endpoint": "vpn-1.example.com:51820", "subnet4": "10.0.0.0/8"}},
+        {"models": [{"name": "a/b:c"}, {"name": "a-b:d"}]},
+        {"users": {"a": {"models": ["registry.ollama.ai/library/tiny", "library/*", "hf.co/*", "*"]}}},
+        {"host": {"ssh": {"address": "2001:db8::1", "user": "_deploy-1", "host_key": "ssh-ed25519 A"}}},
+        {"ollama": {"keep_alive": "-1", "gpus": ["0", "GPU-1"]}},
+    ],
+)
+def test_what_lies_beside_a_refusal_is_taken(values: dict[str, Any]):
+    assert settings(**values)
 
 
 def test_a_refusal_never_quotes_a_value_of_a_wrong_type():

@@ -1,0 +1,148 @@
+"""What is found out about a machine: free networks and ports for a first stack file, and what a deployment meets."""
+
+import socket
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fortress import preflight, stack_file
+from fortress.errors import Stop
+from settings import PROJECT, StackSettings, load
+
+
+class Engine:
+    """A Docker engine that has these networks and containers."""
+
+    def __init__(self, networks: list[dict[str, Any]] | None = None, containers: list[dict[str, Any]] | None = None):
+        self.api = self
+        self.networks = lambda: networks or []
+        self.containers = lambda: containers or []
+
+
+def network(subnet: str, stack: str = "") -> dict[str, Any]:
+    return {"IPAM": {"Config": [{"Subnet": subnet}]}, "Labels": {preflight.LABEL: stack}}
+
+
+def container(address: str, port: int, stack: str = "") -> dict[str, Any]:
+    published = {"IP": address, "PrivatePort": 51820, "PublicPort": port, "Type": "udp"}
+    return {"Ports": [published], "Labels": {preflight.LABEL: stack}}
+
+
+def settings(**wireguard: Any) -> StackSettings:
+    own = {"endpoint": "vpn.example.com:51820"} | wireguard
+    config = {"users": {"alice": {}}, "wireguard": own, "network": {"base": "172.31.64.0/20"}}
+    return load("home", {f"{PROJECT}:{key}": value for key, value in config.items()})
+
+
+@pytest.fixture
+def routes(monkeypatch: pytest.MonkeyPatch) -> list[IPv4Network]:
+    """This machine's, to which a test may add."""
+    found = [IPv4Network("0.0.0.0/0")]
+    monkeypatch.setattr(stack_file, "routes", lambda: found)
+    return found
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A UDP port that another program has."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        yield other.getsockname()[1]
+
+
+def test_a_first_stack_file_takes_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, taken: int, routes: list[IPv4Network]
+):
+    used = [IPv4Network("10.66.3.0/24"), IPv4Network("172.31.240.0/24")]
+    monkeypatch.setattr(stack_file, "networks_in_use", lambda: [*routes, *used])
+    monkeypatch.setattr(stack_file, "PORT", taken)
+    monkeypatch.setattr(stack_file, "_published_ports", lambda: {taken + 1})
+    file = tmp_path / "Pulumi.dev.yaml"
+    stack_file.make(file, engine="registry-only", docker_socket="/var/run/docker.sock")
+    first = load("dev", stack_file.read(file))
+    assert first.wireguard is not None
+    assert first.wireguard.port > taken + 1
+    assert first.wireguard.endpoint.endswith(f":{first.wireguard.port}")
+    assert (str(first.wireguard.subnet4), str(first.network.base)) == ("10.67.0.0/16", "172.31.224.0/20")
+    routes += used
+    preflight.check(first, Engine())  # pyright: ignore[reportArgumentType]
+
+
+def test_the_usual_network_needs_no_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(stack_file, "networks_in_use", list)
+    stack_file.make(tmp_path / "x.yaml", engine="online", docker_socket="/var/run/docker.sock")
+    written = yaml.safe_load((tmp_path / "x.yaml").read_text())["config"][f"{PROJECT}:wireguard"]
+    assert set(written) == {"endpoint", "port"}
+
+
+@pytest.mark.parametrize(
+    ("used", "expected"),
+    [
+        ([], "10.66.0.0/16"),
+        (["10.64.0.0/13"], "10.72.0.0/16"),
+        (
+            ["10.66.0.0/15", "10.68.0.0/14", "10.72.0.0/13", "10.80.0.0/12", "10.96.0.0/11", "10.128.0.0/9"],
+            "10.0.0.0/16",
+        ),
+        (["10.0.0.0/8"], "192.168.240.0/20"),
+        (["10.0.0.0/8", "192.168.240.0/24"], "192.168.224.0/20"),
+    ],
+)
+def test_a_free_network_for_the_tunnel(used: list[str], expected: str):
+    everything = [IPv4Network("0.0.0.0/0"), *map(IPv4Network, used)]
+    assert str(stack_file.free_subnet4(everything)) == expected
+    assert settings(subnet4=expected).wireguard
+
+
+def test_no_free_network_is_said():
+    with pytest.raises(Stop, match=r"wireguard: \{subnet4"):
+        stack_file.free_subnet4([IPv4Network("10.0.0.0/8"), IPv4Network("192.168.0.0/16")])
+
+
+def test_an_overlap_names_a_free_network(routes: list[IPv4Network]):
+    routes.append(IPv4Network("10.0.0.0/8"))
+    with pytest.raises(Stop, match=r"wireguard.subnet4 10.66.0.0/16 overlaps 10.0.0.0/8.*for example 192.168.240.0/20"):
+        preflight.check(settings(), Engine())  # pyright: ignore[reportArgumentType]
+    routes[:] = [IPv4Network("172.31.64.0/24")]
+    with pytest.raises(Stop, match=r"network.base 172.31.64.0/20 overlaps .*for example 172.31.240.0/20"):
+        preflight.check(settings(), Engine())  # pyright: ignore[reportArgumentType]
+
+
+def test_a_route_that_appears_later_stops_no_stack_that_is_there(routes: list[IPv4Network], taken: int):
+    """A company's VPN on this machine, say: the tunnel's addresses live in the VpnNode alone."""
+    routes.append(IPv4Network("10.0.0.0/8"))
+    there = [network("172.31.64.0/24", "home")]
+    own = [container("0.0.0.0", taken, "home")]
+    preflight.check(settings(port=taken), Engine(there, own))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(Stop, match="subnet4"):
+        preflight.check(settings(port=taken), Engine([network("172.30.0.0/24", "other")], own))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "refused"),
+    [
+        ("127.0.0.2", "127.0.0.1", False),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("127.0.0.2", "0.0.0.0", True),
+        ("::", "127.0.0.1", False),
+    ],
+)
+def test_a_port_is_taken_where_its_address_is(routes: list[IPv4Network], theirs: str, ours: str, refused: bool):
+    port = stack_file.free_port()
+    asked = Engine([], [container(theirs, port, "other")])
+    wanted = settings(port=port, published_address=ours)
+    if not refused:
+        preflight.check(wanted, asked)  # pyright: ignore[reportArgumentType]
+        return
+    with pytest.raises(Stop, match=f"UDP port {port} is in use on this machine"):
+        preflight.check(wanted, asked)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_port_of_another_program_is_taken_too(routes: list[IPv4Network], taken: int):
+    with pytest.raises(Stop, match=f"UDP port {taken} is in use"):
+        preflight.check(settings(port=taken), Engine())  # pyright: ignore[reportArgumentType]
