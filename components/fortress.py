@@ -73,6 +73,7 @@ class Fortress(pulumi.ComponentResource):
                 other_domains=[settings.browser_domain] if settings.browser else [],
                 addresses=[str(wireguard.server4), str(wireguard.server6)],
                 ca_epoch=settings.pki.ca_epoch,
+                previous_ca_epoch=settings.pki.previous_ca_epoch,
                 leaf_epoch=settings.pki.leaf_epoch,
             ),
             child,

@@ -23,11 +23,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 from pulumi import Input, Output, ResourceOptions
 
+from components.identity import seed
 from fortress import ssh
 from settings import PROJECT, HostSettings, SshSettings
 
 ROOT = "/var/lib/ollama-fortress"
 """Where component directories lie on every host, whatever checkout made them."""
+SALT = "salt"
+"""A file that no program reads: 256 random bits, beside secrets that could be guessed from a hash."""
 
 ABOUT_BYTES = 96 * 1024
 """Of plain words about one delivery, at most."""
@@ -113,8 +116,19 @@ class Host(pulumi.ComponentResource):
             opts=ResourceOptions.merge(opts, _SECRET_OUTPUTS),
         )
 
-    def send(self, name: str, *, file: Path, create: str, delete: str, opts: ResourceOptions) -> pulumi.Resource:
-        """Like `command`, with a file of this machine as standard input: any size, and in no state.
+    def send(
+        self,
+        name: str,
+        *,
+        file: Path | None = None,
+        stdin: Input[str] | None = None,
+        create: str,
+        delete: str,
+        opts: ResourceOptions,
+    ) -> pulumi.Resource:
+        """Like `command`, but of one type on every host: another kind of input makes no other resource of it.
+
+        file: of this machine, as standard input: any size, and in no state.
 
         The shell still runs on the host: this machine only holds the file open, and calls `ssh` where that is needed.
         """
@@ -122,6 +136,10 @@ class Host(pulumi.ComponentResource):
         there = self.args.settings.ssh
         if there is not None:
             text, removal = ssh.shell(there, text), ssh.shell(there, removal)
+            # What `command` made here before: the same resource, else its `delete` undoes what this one creates.
+            opts = ResourceOptions.merge(opts, ResourceOptions(aliases=[pulumi.Alias(type_=_REMOTE)]))
+        if file is None:
+            return self._here(name, text, removal, stdin, opts)
         # `~` stays as it is written: another machine must get the same plan.
         path = str(file)
         source = f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
@@ -165,12 +183,16 @@ class Host(pulumi.ComponentResource):
         component: directory name under the stack's own directory.
         files: relative path -> text; secret or not, all of it travels by stdin.
         about: plain words for the preview (users, addresses): never a secret.
-        chosen: files with a secret that somebody else chose, maybe a short one: the preview shows no hash of it.
+        chosen: files with a secret that somebody else chose, maybe a short one: the preview shows no hash of it, and
+            the revision's tells nothing of it, for it is of a random file as well.
         """
         directory = f"{ROOT}/{self.args.stack}/{component}"
+        if any(path in files for path in chosen):
+            files = {**files, SALT: seed(f"{name}-salt", ResourceOptions(parent=opts.parent))}
+            chosen = [*chosen, SALT]
         archive = Output.all(**files).apply(lambda texts: _archive(texts, consumer.uid))
         summary = Output.all(**files).apply(lambda texts: _summary(texts, about, chosen))
-        # The hashes are of the whole text of each file, keys of 256 bit included: nothing can be guessed from them.
+        # The hashes are of whole texts, keys of 256 bit or the salt included: nothing can be guessed from them.
         plain = Output.unsecret(summary)
         revision = Output.unsecret(archive.apply(lambda text: hashlib.sha256(text.encode()).hexdigest()))
         delivered = self.command(
@@ -185,6 +207,7 @@ class Host(pulumi.ComponentResource):
         return HostFiles(directory=directory, revision=revision, delivered=delivered)
 
 
+_REMOTE = "command:remote:Command"
 _SECRET_OUTPUTS = ResourceOptions(additional_secret_outputs=["stdout", "stderr"])
 
 
@@ -272,8 +295,18 @@ ln -sfn "rev-$rev" .current; mv -T .current current
 for old in .new-* rev-*; do [ "$old" = "rev-$rev" ] || rm -rf -- "$old"; done"""
 
 
+# What is not running reads the new files when it starts: that of a crash loop as well, whose `.State.Running` is true
+# while it waits for its restart. It may crash between question and word, and be back before it is asked again.
 # Not `docker kill --signal`: the engine takes any signal for a stop by hand, and would not restart the container after
 # its next crash or reboot (`unless-stopped`; seen on engine 20.10).
+_TELL = """\
+tell() {{
+  [ "$(docker inspect -f '{{{{.State.Status}}}}' "$name" 2>/dev/null)" = running ] || return 0
+  docker exec "$name" /bin/sh -c 'kill -{signal} 1'
+}}
+tell 2>/dev/null || {{ sleep 1; tell 2>/dev/null; }} || {{ sleep 1; tell; }}"""
+
+
 def _deliver(summary: str, revision: str, directory: str, consumer: Consumer) -> str:
     """The script of one delivery: what differs between two revisions stands in its first lines."""
     environment = '-e dir="$dir" -e rev="$rev" -e uid="$uid" -e check="$check"'
@@ -288,9 +321,7 @@ check={shlex.quote(consumer.check)}
 {_WRITER} {_OWNER} {environment} -v "$dir:/target" "$image" -c {shlex.quote(_RECEIVE)}
 {_WRITER} {_OWNER} {environment} {bindable} {consumer.check_rights} {scratch} -v "$dir:/target" \\
   -v "$dir/rev-$rev:/config/current:ro" "$image" -c {shlex.quote(_SWITCH)} </dev/null
-if [ "$(docker inspect -f '{{{{.State.Running}}}}' "$name" 2>/dev/null)" = true ]; then
-  docker exec "$name" /bin/sh -c 'kill -{consumer.reload} 1'
-fi
+{_TELL.format(signal=consumer.reload)}
 """
 
 

@@ -55,9 +55,12 @@ class OllamaHost(pulumi.ComponentResource):
         self.sidecar = self._sidecar(name)
         # One after the other, on the way in and on the way out: pulls share one network, and two `ollama rm` at the
         # same moment trip over the folder that both tidy up ("remove /models/manifests/...: no such file").
-        before: list[pulumi.Resource] = [self.ollama]
+        there: list[pulumi.Resource] = [self.ollama]
+        if any(model.source is None for model in args.settings.models):
+            there.append(self._interrupted_pulls(name))
+        before = there
         for model in args.settings.models:
-            before = [self.ollama, self._model(name, model, before)]
+            before = [*there, self._model(name, model, before)]
         self.register_outputs({})
 
     def _ollama(self, name: str) -> docker.Container:
@@ -159,12 +162,12 @@ class OllamaHost(pulumi.ComponentResource):
         )
         resource_name = f"{name}-model-{model.resource}"
         if model.source is None:
-            return self.args.host.command(resource_name, create=self._pull(model.tagged), delete=remove, opts=opts)
+            return self.args.host.send(resource_name, create=self._pull(model.tagged), delete=remove, opts=opts)
         if model.source == "builtin":
             text = base64.encodebytes(packed()).decode()
             digest = hashlib.sha256(tiny_gguf()).hexdigest()
             create = _create(container, model.tagged, "base64 -d | gunzip", digest, parameters=TINY_PARAMETERS)
-            return self.args.host.command(resource_name, create=create, delete=remove, stdin=text, opts=opts)
+            return self.args.host.send(resource_name, stdin=text, create=create, delete=remove, opts=opts)
         path = Path(model.source)
         if not path.expanduser().is_file():
             raise pulumi.RunError(
@@ -175,6 +178,28 @@ class OllamaHost(pulumi.ComponentResource):
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         create = _create(container, model.tagged, "cat", digest)
         return self.args.host.send(resource_name, file=path, create=create, delete=remove, opts=opts)
+
+    def _interrupted_pulls(self, name: str) -> pulumi.Resource:
+        """Take away what an interrupted pull left, also on `destroy`: no state knows of it, and it holds the volume."""
+        text = self._forget_pull()
+        opts = ResourceOptions(parent=self, depends_on=[self.ollama])
+        return self.args.host.command(f"{name}-interrupted-pulls", create=text, delete=text, opts=opts)
+
+    def _forget_pull(self) -> str:
+        """Shell that removes the container and the network of a pull whose end never came."""
+        names = self.args.names
+        ours = " ".join(f"--filter label={key}={value}" for key, value in names.labels("model-pull").items())
+        container, network = (f'{ours} --filter "name=^{names.of(part)}$"' for part in ("model-pull", "pull"))
+        return (
+            # The engine may be removing it already (`--rm`), which it answers with an error.
+            "for _ in $(seq 50); do\n"
+            f'  old=$(docker ps -aq {container}); [ -n "$old" ] || break\n'
+            "  docker rm -f $old >/dev/null 2>&1 || sleep 0.2\n"
+            "done\n"
+            f"for old in $(docker network ls -q {network}); do\n"
+            '  docker network rm "$old" >/dev/null || ! docker network inspect "$old" >/dev/null 2>&1\n'
+            "done\n"
+        )
 
     def _pull(self, model: str) -> str:
         """A server of its own, in a container of its own with a way out, that lives as long as the pull."""
@@ -188,8 +213,11 @@ class OllamaHost(pulumi.ComponentResource):
             "kill $server; wait; exit $result\n"
         )
         return (
-            f"docker network create {labels} --subnet {plan.pull.cidr} {network} >/dev/null\n"
-            f"trap 'docker network rm {network} >/dev/null' EXIT\n"
+            # A signal, a reboot or a lost SSH connection ends the shell without its trap.
+            f"{self._forget_pull()}"
+            f"network=$(docker network create {labels} --subnet {plan.pull.cidr} {network})\n"
+            # By its id: an interrupted one that still runs must not take away its successor's.
+            "trap 'docker network rm \"$network\" >/dev/null' EXIT\n"
             f"docker run --rm --name {names.of('model-pull')} {labels} --network {network} --user 1000:1000 "
             "--read-only --cap-drop ALL --security-opt no-new-privileges --pids-limit 256 --memory 2g "
             "--tmpfs /tmp --tmpfs /home/ollama:uid=1000,gid=1000 "

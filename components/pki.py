@@ -1,7 +1,8 @@
 """Two private authorities: one that clients trust, and one for the hop between Gateway and OllamaHost.
 
-A certificate is renewed only when its epoch in the config changes; `make up` raises it when two thirds of the life
-are over, so the preview always shows a renewal before it happens.
+A certificate and its key are renewed only when their epoch in the config changes; `make up` raises it when two thirds
+of the life are over, so the preview always shows a renewal before it happens. An authority is a resource of its epoch's
+name, so two of them can stand side by side.
 """
 
 from collections.abc import Sequence
@@ -20,11 +21,19 @@ HOP_CLIENT = "gateway"
 
 @dataclass(frozen=True)
 class Certificate:
-    """PEM texts: certificate, its key, and the authority that signed it."""
+    """PEM texts: certificate, its key, and whom the other side has to believe."""
 
     pem: Output[str]
     key: Output[str]
     authority: Output[str]
+    """One certificate; two while the authority changes, the new one first."""
+
+
+@dataclass(frozen=True)
+class _Authority:
+    key: tls.PrivateKey
+    certificate: tls.SelfSignedCert
+    believed: Output[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +44,7 @@ class PkiArgs:
     addresses: Sequence[str]
     """Tunnel addresses under which the Gateway answers too."""
     ca_epoch: str
+    previous_ca_epoch: str | None
     leaf_epoch: str
 
 
@@ -57,11 +67,20 @@ class Pki(pulumi.ComponentResource):
         self.hop_client = self._leaf(f"{name}-hop-client", hop, HOP_CLIENT, "client_auth", [])
         self.register_outputs({"certificate": self.server.pem})
 
-    def _key(self, name: str) -> tls.PrivateKey:
+    def _key(self, name: str, epoch: str | None = None) -> tls.PrivateKey:
         # P-256 signs fourteen times faster than RSA-2048 and every client reads it.
-        return tls.PrivateKey(name, algorithm="ECDSA", ecdsa_curve="P256", opts=ResourceOptions(parent=self))
+        opts = ResourceOptions(parent=self, replacement_trigger=epoch)
+        return tls.PrivateKey(name, algorithm="ECDSA", ecdsa_curve="P256", opts=opts)
 
-    def _authority(self, name: str, common_name: str) -> tuple[tls.PrivateKey, tls.SelfSignedCert]:
+    def _authority(self, name: str, common_name: str) -> _Authority:
+        """While an authority changes, the former one goes on signing: bundles that know only that one go on, too."""
+        new = self._signer(f"{name}-{self.args.ca_epoch}", f"{common_name} {self.args.ca_epoch}")
+        if self.args.previous_ca_epoch is None:
+            return _Authority(*new, believed=new[1].cert_pem)
+        former = self._signer(f"{name}-{self.args.previous_ca_epoch}", f"{common_name} {self.args.previous_ca_epoch}")
+        return _Authority(*former, believed=Output.concat(new[1].cert_pem, former[1].cert_pem))
+
+    def _signer(self, name: str, common_name: str) -> tuple[tls.PrivateKey, tls.SelfSignedCert]:
         key = self._key(f"{name}-key")
         certificate = tls.SelfSignedCert(
             name,
@@ -72,21 +91,20 @@ class Pki(pulumi.ComponentResource):
             set_subject_key_id=True,
             set_authority_key_id=True,
             subject=tls.SelfSignedCertSubjectArgs(common_name=common_name),
-            opts=ResourceOptions(parent=self, replacement_trigger=self.args.ca_epoch),
+            opts=ResourceOptions(parent=self),
         )
         return key, certificate
 
     def _leaf(
         self,
         name: str,
-        authority: tuple[tls.PrivateKey, tls.SelfSignedCert],
+        authority: _Authority,
         common_name: str,
         use: str,
         addresses: Sequence[str],
         other_names: Sequence[str] = (),
     ) -> Certificate:
-        ca_key, ca = authority
-        key = self._key(f"{name}-key")
+        key = self._key(f"{name}-key", self.args.leaf_epoch)
         # X.509 has no room for a longer one; whoever checks a name reads the others.
         short = common_name if len(common_name) <= LONGEST_COMMON_NAME else "ollama-fortress"
         request = tls.CertRequest(
@@ -100,11 +118,11 @@ class Pki(pulumi.ComponentResource):
         certificate = tls.LocallySignedCert(
             name,
             cert_request_pem=request.cert_request_pem,
-            ca_private_key_pem=ca_key.private_key_pem,
-            ca_cert_pem=ca.cert_pem,
+            ca_private_key_pem=authority.key.private_key_pem,
+            ca_cert_pem=authority.certificate.cert_pem,
             validity_period_hours=LEAF_HOURS,
             allowed_uses=["digital_signature", use],
             set_subject_key_id=True,
             opts=ResourceOptions(parent=self, replacement_trigger=self.args.leaf_epoch),
         )
-        return Certificate(certificate.cert_pem, key.private_key_pem, ca.cert_pem)
+        return Certificate(certificate.cert_pem, key.private_key_pem, authority.believed)

@@ -43,8 +43,8 @@ def use(console: Console, host: HostSettings) -> None:
     address, said = ssh.docker_host(host), os.environ.get("DOCKER_HOST")
     if said and said != address:
         console.print(
-            f"[yellow]DOCKER_HOST is {said}, but this stack's containers run on {address}: to move them, write "
-            f"{PROJECT}:host: {{docker_socket: ...}}[/]",
+            f"[yellow]DOCKER_HOST is {said}, but this stack's containers run on {address}. A stack does not move: "
+            f"`make down` first, then {PROJECT}:host: {{docker_socket: ...}}[/]",
             highlight=False,
         )
     os.environ["DOCKER_HOST"] = address

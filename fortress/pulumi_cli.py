@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from docker import DockerClient
+
 from fortress import paths, stack_lock
+from fortress.deployed import remove_half_made
 from fortress.errors import Stop
 from settings import PROJECT
 
@@ -106,12 +109,17 @@ class Pulumi:
     def outputs(self) -> dict[str, Any]:
         return json.loads(self.read("stack", "output", "--json", "--show-secrets"))
 
-    def recover(self) -> None:
-        """Undo what a killed run left: its lock, and operations whose end was never written down."""
+    def deployment(self) -> dict[str, Any]:
+        """What the state holds, secrets encrypted; empty before the first `up`."""
+        return json.loads(self.read("stack", "export")).get("deployment") or {}
+
+    def recover(self, there: DockerClient) -> None:
+        """Undo what a killed run left on that engine: its lock, and operations whose end was never written down."""
         self._unlock()
-        exported = json.loads(self.read("stack", "export"))
-        if exported.get("deployment", {}).get("pending_operations"):
-            # Creates that may or may not have happened: the plugins adopt what carries our labels.
+        deployment = self.deployment()
+        if deployment.get("pending_operations"):
+            # Creates that may or may not have happened: they happen again.
+            remove_half_made(deployment, there)
             self.read("refresh", "--yes", "--skip-preview", "--clear-pending-creates")
 
     def _unlock(self) -> None:

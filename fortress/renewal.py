@@ -1,6 +1,5 @@
 """Certificates past two thirds of their life: renewed by a word in the stack file, so the preview shows it."""
 
-import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -16,8 +15,7 @@ LEAF = "tls:index/locallySignedCert:LocallySignedCert"
 def renew_when_due(console: Console, pulumi: Pulumi, now: datetime | None = None) -> None:
     """Raise `pki.leaf_epoch` in the stack file where a leaf certificate is due; the next preview says what follows."""
     now = now or datetime.now(UTC)
-    exported = json.loads(pulumi.read("stack", "export"))
-    resources = exported.get("deployment", {}).get("resources") or []
+    resources = pulumi.deployment().get("resources") or []
     pems = [each["outputs"]["certPem"] for each in resources if each["type"] == LEAF and each.get("outputs")]
     if not is_due(pems, now):
         return

@@ -127,10 +127,12 @@ def bounds(month: str, zone: str) -> tuple[datetime, datetime]:
     """The month's first moment and the next one's, in the stack's own time zone. Raises: Stop."""
     try:
         begin = datetime.strptime(month, "%Y-%m").replace(tzinfo=ZoneInfo(zone))
-    except ValueError:
+        year, number = divmod(begin.month, 12)
+        end = begin.replace(year=begin.year + year, month=number + 1)
+        begin.astimezone(UTC)  # the trail is in it; a calendar ends at both ends
+    except (ValueError, OverflowError):
         raise Stop(f"{month!r} is no month; write it like 2026-11") from None
-    year, number = divmod(begin.month, 12)
-    return begin, begin.replace(year=begin.year + year, month=number + 1)
+    return begin, end
 
 
 def running(config: StackSettings, made: datetime) -> str:

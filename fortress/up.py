@@ -13,7 +13,7 @@ from docker import DockerClient
 from rich.console import Console
 
 import settings
-from fortress import ask, bundle, debian, docker_engine, engine, paths, preflight, renewal, stack_file
+from fortress import ask, bundle, debian, deployed, docker_engine, engine, paths, preflight, renewal, stack_file
 from fortress.errors import Stop
 from fortress.pulumi_cli import Pulumi, deployed_before, environment
 from images import GRAFANA, NAMES, needed, optional
@@ -30,7 +30,8 @@ def up(console: Console, stack: str) -> None:
     started = time.monotonic()
     with _one_at_a_time(stack):
         pulumi = ready(console, stack, build=True)
-        pulumi.recover()
+        with reached(console, stack) as (_, there):
+            pulumi.recover(there)
         pulumi.run("up", "--yes", "--skip-preview")
         outputs = pulumi.outputs()
         write_bundles(stack, outputs)
@@ -58,11 +59,17 @@ def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
         if config.observability.form is settings.Form.FULL and GRAFANA not in needed(config):
             console.print("[yellow]Grafana is left out: only a registry has its image. All else of `full` is there.[/]")
         pulumi = Pulumi(stack, exports(console, stack))
+        known = pulumi.exists()
+        if known:
+            standing: Sequence[deployed.Resource] = pulumi.deployment().get("resources") or []
+            deployed.refuse_another_engine(config, standing, there)
+            if build:
+                deployed.refuse_to_drop(config, standing)
         if build:
             _bring_images(console, config, there)
     finally:
         there.close()
-    if not pulumi.exists():
+    if not known:
         pulumi.read("stack", "init", "--non-interactive")
     else:
         renewal.renew_when_due(console, pulumi)
@@ -210,7 +217,8 @@ def down(console: Console, stack: str) -> None:
         )
     with _one_at_a_time(stack):
         pulumi = ready(console, stack, build=False)
-        pulumi.recover()
+        with reached(console, stack) as (_, there):
+            pulumi.recover(there)
         pulumi.run("destroy", "--yes", "--skip-preview")
         pulumi.read("stack", "rm", "--yes", "--preserve-config")
     for folder in paths.bundles(stack).iterdir() if paths.bundles(stack).exists() else ():

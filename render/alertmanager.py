@@ -17,6 +17,8 @@ route:
     # News waits for more of its kind: the ten devices of a first `up` are one message. The interval is shorter than any
     # news lasts, for what came and went between two would never be told.
     - {receiver: news, matchers: [severity="info"], group_wait: 1m, group_interval: 4m, repeat_interval: 24h}
+    # It lasts an hour, and nobody mends it: whoever is next would bring up all those before.
+    - {receiver: operator, matchers: [alertname="AdminRouteTried"], group_by: [alertname, principal]}
 inhibit_rules:
   # Where Ollama is down, nobody needs to hear that answers are late, or none.
   - source_matchers: [alertname="OllamaDown"]

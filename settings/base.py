@@ -91,6 +91,15 @@ def set_secret(place: str) -> str:
     return f"pulumi config set --secret --path 'ollama-fortress:{place}'"
 
 
+def differs(where: str, epoch: str, previous: str, family: str = "") -> None:
+    """Is it another word? family: what stands before `epoch` in the two fields' names, like `ca_`."""
+    if epoch == previous:
+        raise ValueError(
+            f"{where}, the same word as {family}epoch, so nothing would be renewed. Write the word that {family}epoch "
+            f"had before, or delete previous_{family}epoch"
+        )
+
+
 MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}(:[A-Za-z0-9][A-Za-z0-9._-]*)?"
 
 REGISTRY = "registry.ollama.ai/"

@@ -9,7 +9,19 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from settings.addresses import device_address, refuse_collisions
-from settings.base import MODEL_NAME, Domain, Epoch, Matching, Name, Origin, Settings, StackName, or_also, or_each
+from settings.base import (
+    MODEL_NAME,
+    Domain,
+    Epoch,
+    Matching,
+    Name,
+    Origin,
+    Settings,
+    StackName,
+    differs,
+    or_also,
+    or_each,
+)
 from settings.browser import PRIVATE_TOP_LEVELS, BrowserSettings, Provider
 from settings.network import BASE_PREFIX, Plan
 from settings.observability import Form, ObservabilitySettings
@@ -300,10 +312,26 @@ class HostSettings(Settings):
 
 
 class PkiSettings(Settings):
-    ca_epoch: Epoch = "1"
-    leaf_epoch: Epoch = Field(
-        default="1", description="Raised by `make up` when two thirds of a certificate's life are over."
+    ca_epoch: Epoch = Field(
+        default="1",
+        description="Change it to renew both authorities with their keys: what bundles hold of them is void then.",
     )
+    previous_ca_epoch: Epoch | None = Field(
+        default=None,
+        description="The word that `ca_epoch` had before: while this line stands, the former authorities go on signing "
+        "and new bundles hold both. Hand them out, then delete it.",
+    )
+    leaf_epoch: Epoch = Field(
+        default="1",
+        description="Change it to renew the certificates with their keys; `make up` does when two thirds of their life "
+        "are over.",
+    )
+
+    @model_validator(mode="after")
+    def _two_authorities(self) -> Self:
+        if self.previous_ca_epoch is not None:
+            differs(f"previous_ca_epoch is {self.previous_ca_epoch!r}", self.ca_epoch, self.previous_ca_epoch, "ca_")
+        return self
 
 
 class Engine(StrEnum):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from settings.addresses import beside, meet
-from settings.base import Email, Epoch, ModelPattern, Name, Settings, or_each
+from settings.base import Email, Epoch, ModelPattern, Name, Settings, differs, or_each
 
 
 def _wireguard_public_key(value: str) -> str:
@@ -22,14 +22,6 @@ def _wireguard_public_key(value: str) -> str:
             "or leave public_key out and the key is made for you"
         )
     return value
-
-
-def _differs(where: str, epoch: str, previous: str) -> None:
-    if epoch == previous:
-        raise ValueError(
-            f"{where}, the same word as epoch, so nothing would be renewed. Write the word that epoch had before, or "
-            "delete previous_epoch"
-        )
 
 
 PublicKey = Annotated[str, AfterValidator(_wireguard_public_key)]
@@ -57,7 +49,7 @@ class Device(Settings):
         if self.previous_epoch is None:
             return self
         where = f"device {self.name!r}: previous_epoch is {self.previous_epoch!r}"
-        _differs(where, self.epoch, self.previous_epoch)
+        differs(where, self.epoch, self.previous_epoch)
         if self.public_key is not None:
             raise ValueError(
                 f"{where}, but the device brings its own public_key, and one key is one peer. Delete previous_epoch; "
@@ -150,7 +142,7 @@ class User(Settings):
     @model_validator(mode="after")
     def _old_and_new_key_differ(self) -> Self:
         if self.previous_epoch is not None:
-            _differs(f"previous_epoch is {self.previous_epoch!r}", self.epoch, self.previous_epoch)
+            differs(f"previous_epoch is {self.previous_epoch!r}", self.epoch, self.previous_epoch)
         return self
 
     @field_validator("devices", mode="before")

@@ -249,9 +249,9 @@ def no_collector(world: World) -> Iterator[None]:
 
 @contextmanager
 def a_model_that_hangs(world: World) -> Iterator[None]:
-    """Its process stands still; Ollama itself goes on answering. Nobody waits for long."""
+    """Its process stands still; Ollama itself goes on answering. Who asks gives up after six seconds."""
     body = json.dumps({"model": "tiny", "prompt": "hello"})
-    ask = ["curl", "-s", "-m", "2", "--cacert", "/tmp/bundle/ca.pem", "-H", f"Authorization: Bearer {world.bob.key}"]
+    ask = ["curl", "-s", "-m", "6", "--cacert", "/tmp/bundle/ca.pem", "-H", f"Authorization: Bearer {world.bob.key}"]
     assert world.bob.ask().status == 200, "the model is not there to hang"
     [runner] = subprocess.check_output(["pgrep", "-P", str(world.watched.process("ollama"))], text=True).split()
     os.kill(int(runner), signal.SIGSTOP)
@@ -373,3 +373,13 @@ def test_ten_new_devices_are_one_message(world: World):
         for message in world.told.messages
     ]
     assert [sorted(devices) for devices in told if devices] == [CREW]
+
+
+def test_each_who_tried_an_admins_route_is_a_message_of_its_own(world: World):
+    """Two did within an hour, in the time of these tests: the second brings up nothing of the first."""
+    told = [
+        {each["labels"].get("principal", "") for each in message if each["labels"]["alertname"] == "AdminRouteTried"}
+        for message in world.told.messages
+    ]
+    assert {"bob", "late"} <= set().union(*told)
+    assert max(map(len, told)) == 1, told

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import subprocess
 import threading
 import time
@@ -20,7 +21,7 @@ from components.host import ROOT
 from fortress import engine, paths
 from fortress.pulumi_cli import environment
 from images import reference
-from tests.deployment import docker, printed
+from tests.deployment import Client, docker, printed
 from tests.probe import Probe
 from tests.sshd import Sshd, sshd
 
@@ -45,11 +46,15 @@ files = host.files("files", component="reader", about=["a plain word for the pre
     opts=ResourceOptions(parent=host))
 network = docker.Network("network", name=f"{stack}-net", internal=True, labels=mark(docker.NetworkLabelArgs), opts=opts)
 docker.Container("reader", name=f"{stack}-reader", image=given["image"], user="1234:1234", entrypoints=["/bin/sh"],
-    command=["-c", "trap 'echo told' HUP; echo started; while :; do sleep 1 & wait $!; done"],
+    command=["-c", "grep -q crash /config/current/conf.d/text && exit 1; "
+        "trap 'echo told' HUP; echo started; while :; do sleep 1 & wait $!; done"], restart="unless-stopped",
     network_mode="bridge", networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=network.name)],
     volumes=[docker.ContainerVolumeArgs(host_path=files.directory, container_path="/config", read_only=True)],
     memory=64, memory_swap=64, must_run=True, labels=mark(docker.ContainerLabelArgs),
     opts=ResourceOptions.merge(opts, ResourceOptions(depends_on=[files.delivered])))
+if "made" in given:
+    getattr(host, given["made"])("thing", create=f"touch {given['place']}\\n", delete=f"rm -f {given['place']}\\n",
+        opts=ResourceOptions(parent=host))
 host.command("command", create="cat >/dev/null; echo ran\\n", stdin=Output.secret(given["secret"]),
     opts=ResourceOptions(parent=host))
 """
@@ -226,6 +231,38 @@ def test_a_component_lives_its_whole_life_on_a_host(on_host: OnHost) -> None:
     assert on_host.found() == {}
     if on_host.server:
         assert on_host.server.logins() > 5, "the host was not reached by SSH"
+
+
+@pytest.mark.parametrize("on_host", ["ssh"], indirect=True)
+def test_what_was_run_as_a_command_and_is_sent_now_stays_one_resource(on_host: OnHost, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    on_host.given |= {"made": "command", "place": str(place)}
+    on_host.up()
+    on_host.given["made"] = "send"
+    assert on_host.planned() == {"thing": "update"}
+    on_host.up()
+    assert place.exists(), "what it was before was deleted after it was made again"
+    assert on_host.planned() == {}
+    on_host("destroy", "--yes", "--skip-preview")
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("on_host", ["local"], indirect=True)
+def test_what_crashes_again_and_again_is_mended_by_the_up_that_corrects_its_files(on_host: OnHost) -> None:
+    def state(part: str) -> str:
+        return docker("inspect", "-f", f"{{{{{part}}}}}", on_host.container()).strip()
+
+    on_host.up()
+    on_host.given["files"]["conf.d/text"] = "crash\n"
+    on_host.up()
+    os.kill(int(state(".State.Pid")), signal.SIGKILL)
+    # It waits twice as long each time: by now for some seconds, so that the next `up` finds it waiting.
+    Client.wait_until(lambda: int(state(".RestartCount")) >= 7, "crash loop", 60)
+    Client.wait_until(lambda: state(".State.Status") == "restarting", "wait in the crash loop")
+    on_host.given["files"]["conf.d/text"] = "two\n"
+    on_host.up()
+    Client.wait_until(lambda: state(".State.Status") == "running", "start with the right files", 60)
+    assert docker("exec", on_host.container(), "cat", "/config/current/conf.d/text") == "two\n"
 
 
 @pytest.fixture

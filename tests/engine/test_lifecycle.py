@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -313,7 +314,7 @@ def test_certificates_past_two_thirds_are_renewed_and_the_preview_says_so(fortre
     fortress.config["pki"] = {"leaf_epoch": "renewed-2099-01-01"}
     fortress.write()
     changes = fortress.planned()
-    assert changes["replace"] == 3, "the three leaf certificates"
+    assert changes["replace"] == 9, "the three leaf certificates, their requests and their keys"
     with bob.stream() as stream:
         assert stream.flows()
         with stream.read():
@@ -321,3 +322,24 @@ def test_certificates_past_two_thirds_are_renewed_and_the_preview_says_so(fortre
         assert stream.flows(), "a new certificate cut a stream"
     assert fortress.containers() == before
     assert bob.ask().status == 200
+
+
+def test_the_authority_changes_with_an_overlap_in_which_old_and_new_bundles_are_served(
+    fortress: Deployment, bob: Client
+):
+    before = fortress.containers()
+    fortress.config["pki"] = {"ca_epoch": "2", "previous_ca_epoch": "1"}
+    fortress.write()
+    assert fortress.planned().get("replace", 0) == 0, "who is served by the former one goes on"
+    with bob.stream() as stream:
+        with stream.read():
+            fortress.up()
+        assert stream.flows(), "a second authority cut a stream"
+    with closing(Client(fortress, "bob")) as newer:
+        assert (bob.ask().status, newer.ask().status) == (200, 200)
+        fortress.config["pki"] = {"ca_epoch": "2"}
+        fortress.write()
+        fortress.up()
+        assert newer.ask().status == 200, "a bundle of the overlap holds both"
+        assert bob.ask().status == 0, "who knows the former authority alone believes this server no more"
+    assert fortress.containers() == before

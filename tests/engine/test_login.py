@@ -242,3 +242,25 @@ def test_a_removed_user_loses_session_and_open_stream_within_five_seconds(browse
         deployment.pulumi_up()
     assert browser.visit("/fortress/me").status == 200
     assert deployment.containers() == before, "a user who comes or goes replaces nothing"
+
+
+def test_a_protected_login_is_not_dropped_and_nothing_else_of_that_up_is_done_either(browser: Browser):
+    deployment = browser.deployment
+    before = deployment.containers()
+    login, bob = deployment.config["browser"], deployment.config["users"]["bob"]
+    deployment.config["protect"] = True
+    deployment.pulumi_up()
+    try:
+        del deployment.config["browser"]
+        del deployment.config["users"]["bob"]
+        deployment.config["protect"] = False
+        said = " ".join(deployment.up(check=False).split())
+        assert deployment.last_code == 1
+        assert f"would delete what is protected: fortress-{deployment.stack}-login." in said
+        assert deployment.containers() == before
+        assert "bob" in deployment.outputs()["users"], "something was changed before the refusal"
+    finally:
+        deployment.config["browser"] = login
+        deployment.config["users"]["bob"] = bob
+        deployment.config["protect"] = False
+        deployment.pulumi_up()

@@ -51,6 +51,21 @@ def test_a_fortress_on_a_host_reached_by_ssh_answers_and_leaves_nothing(
     assert re.search(r"Resources:\s+\d+ unchanged\s+Duration", planned.up()), "a second up changed something"
     assert planned.containers() == containers
 
+    for source in ("builtin", str(file)):
+        planned.config["models"][-1]["source"] = source
+        planned.pulumi_up()
+        listed = docker("exec", containers["ollama"], "ollama", "ls")
+        assert "own:latest" in listed, "a model went when its source changed"
+
+    there = planned.config.pop("host")
+    for move in ("up", "down"):
+        planned.write()
+        moved = " ".join(planned.fortress(move, check=False).split())
+        assert planned.last_code == 1
+        assert "a stack does not move" in moved
+        assert planned.containers() == containers
+    planned.config["host"] = there
+    planned.write()
     planned.fortress("down")
     assert planned.left_over() == []
 

@@ -18,7 +18,7 @@ from pulumi.runtime.mocks import MockMonitor
 
 import images
 from components.fortress import Fortress, FortressArgs
-from fortress import paths
+from fortress import deployed, paths
 from settings import PROJECT, load
 from settings.keys import (
     Seed,
@@ -213,6 +213,19 @@ def test_the_servers_certificate_names_the_page_too():
     assert list(both.object["dnsNames"]) == ["ollama.fortress.internal", "chat.ollama.fortress.internal"]
 
 
+def test_certificates_that_nobody_measures_live_as_long_as_one_that_is_measured():
+    """Of the hop, the gateway has its own and the authority; it is asked for the days that are left."""
+    built = build(CONFIG | {"pki": {"ca_epoch": "authorities", "leaf_epoch": "leaves"}}, preview=False)
+    for token, word, names in (
+        ("locallySignedCert:LocallySignedCert", "leaves", {"server", "hop-server", "hop-client"}),
+        ("selfSignedCert:SelfSignedCert", "authorities", {"ca", "hop-ca"}),
+    ):
+        found = built.of(f"tls:index/{token}")
+        assert {each.name.removeprefix("fortress-pki-") for each in found} == names
+        assert len({each.object["validityPeriodHours"] for each in found}) == 1
+        assert {each.replacement_trigger.string_value for each in found} == {word}, "renewed without the others"
+
+
 @pytest.mark.parametrize(
     ("named", "refused"),
     [("chat.ollama.fortress.internal", False), ("*.ollama.fortress.internal", False), ("*.fortress.internal", True)],
@@ -346,6 +359,8 @@ def test_a_gpu_is_watched_from_a_container_without_network_where_there_is_one(gp
     assert "readOnly" not in written
     read = {row["containerPath"]: row["volumeName"] for row in exporter["volumes"] if row["readOnly"]}
     assert read["/var/log/gpu"] == written["volumeName"] == "fortress-test-gpu"
+    # GpuGone says nothing of a GPU that never said anything: no `up` ends with one.
+    assert (gpu["wait"], list(gpu["healthcheck"]["tests"])) == (True, ["CMD", "gpu-watch", "health"])
     assert "--collector.textfile.directory=/var/log/gpu" in exporter["command"]
     assert "--collector.textfile.directory=/var/log/gpu" not in alone["node-exporter"]["command"]
 
@@ -362,6 +377,15 @@ def test_lines_and_figures_are_protected_and_what_can_be_had_again_is_not():
         "prometheus",
     }
     assert set(guarded) >= {"collector", "alertmanager"}
+
+
+@pytest.mark.parametrize("config", [CONFIG, LOGIN, WATCHED], ids=["plain", "login", "watched"])
+def test_before_an_up_the_same_volumes_are_known_as_protected(config: dict[str, Any]):
+    config = config | {"protect": True}
+    built = build(config, preview=False).of("docker:index/volume:Volume")
+    settings = load("test", {f"{PROJECT}:{k}": v for k, v in ({"engine": "registry-only"} | config).items()})
+    protected = {each.object["name"].removeprefix("fortress-test-") for each in built if each.protect}
+    assert protected == deployed.guarded(settings)
 
 
 def test_grafana_is_there_where_its_image_can_be_pulled(monkeypatch: pytest.MonkeyPatch):
@@ -432,6 +456,39 @@ def test_no_secret_travels_in_plain_text(config: dict[str, Any], more: list[str]
             seen_under_cover |= {secret} if secret in hidden else set()
         assert not [text for text in hashed if text in plain]
     assert seen_under_cover >= {KEY, *more}, "not even under cover, so nothing is shown"
+
+
+@pytest.mark.parametrize(
+    ("config", "files"),
+    [(TOLD, ["observability-alertmanager", "observability-loki"]), (LOGIN, ["login"])],
+    ids=["told", "login"],
+)
+def test_the_name_of_a_revision_tells_nothing_of_a_secret_that_somebody_chose(
+    config: dict[str, Any], files: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """It is a hash in plain text, and all else in the archive may be known: short passwords could be tried."""
+
+    def revisions(built: Built) -> dict[str, str]:
+        scripts = {each.name: each.object["create"] for each in built.of("command:local:Command")}
+        found = {name: re.findall(r"^rev=(\w{64})$", scripts[f"fortress-{name}-files"], re.MULTILINE) for name in files}
+        return {name: revision for name, [revision] in found.items()}
+
+    built = build(config, preview=False)
+    one, again = revisions(built), revisions(build(config, preview=False))
+    assert one == again
+    for request in built.requests:
+        assert SEED not in _split(request.object)[0], f"{request.name} carries the salt in plain text"
+    monkeypatch.setitem(globals(), "SEED", bytes(32).hex())
+    other = revisions(build(config, preview=False))
+    assert not [name for name in files if one[name] == other[name]]
+
+
+def test_only_files_with_a_secret_that_somebody_chose_have_a_salt():
+    salted = {each.name for each in build(LOGIN, preview=False).requests if each.name.endswith("-salt")}
+    assert salted == {"fortress-login-files-salt"}
+    told = {each.name for each in build(TOLD, preview=False).requests if each.name.endswith("-salt")}
+    assert told == {f"fortress-observability-{part}-files-salt" for part in ("alertmanager", "loki")}
+    assert not [each for each in build(WATCHED, preview=False).requests if each.name.endswith("-salt")]
 
 
 def _split(struct: Any) -> tuple[str, str]:
@@ -594,9 +651,12 @@ def test_on_a_host_reached_by_ssh_every_command_goes_there(
     here = build(CONFIG, preview=preview)
     monkeypatch.setattr(images, "_on_the_engine", lambda *_: pytest.fail("an engine was asked"))
     built = build(over_ssh, preview=preview)
-    assert not built.of("command:local:Command")
-    remote, local = built.of("command:remote:Command"), here.of("command:local:Command")
-    assert {request.name for request in remote} == {request.name for request in local}
+    remote, sent = built.of("command:remote:Command"), built.of("command:local:Command")
+    assert {request.name for request in (*remote, *sent)} == {each.name for each in here.of("command:local:Command")}
+    assert all("-ollama-host-model-" in request.name for request in sent)
+    for request in sent:
+        assert request.object["create"].startswith("ssh -F none ")
+        assert request.object["delete"].startswith("ssh -F none ")
     provider = built.of("pulumi:providers:docker")[0].object
     assert provider["host"] == "ssh://deploy@box.example.com:22"
     text = Path(over_ssh["host"]["ssh"]["private_key_file"]).read_text().splitlines()[1]
@@ -609,9 +669,23 @@ def test_a_gguf_file_is_sent_by_this_machine_and_read_on_the_host(over_ssh: dict
     file.write_bytes(b"GGUF")
     more = over_ssh | {"models": [{"name": "own", "source": str(file)}]}
     (sent,) = build(more, preview=False).of("command:local:Command")
+    assert sent.name == "fortress-ollama-host-model-own-latest"
     assert sent.object["create"].startswith("{\nssh -F none ")
     assert sent.object["create"].endswith(f"}} < {file}")
     assert "stdin" not in sent.object
+
+
+def test_another_source_of_a_model_is_an_update_of_the_same_resource(over_ssh: dict[str, Any], tmp_path: Path):
+    """Of another type it would be another resource, and the old one's delete takes away what the new one made."""
+    file = tmp_path / "own.gguf"
+    file.write_bytes(b"GGUF")
+    for there in (CONFIG, over_ssh):
+        found: set[tuple[tuple[str, str, str], tuple[str, ...]]] = set()
+        for source in ({}, {"source": "builtin"}, {"source": str(file)}):
+            built = build(there | {"models": [{"name": "own", **source}]}, preview=False)
+            [model] = [each for each in built.requests if each.name == "fortress-ollama-host-model-own-latest"]
+            found.add((urn(model), tuple(alias.spec.type for alias in model.aliases)))
+        assert len(found) == 1
 
 
 def test_a_refused_config_stops_the_program_with_its_sentence():

@@ -137,11 +137,20 @@ def test_news_waits_for_more_of_its_kind_and_trouble_does_not(tmp_path: Path):
         assert run("alertmanager", files, tmp_path, *ask, f"severity={severity}").stdout.strip() == receiver
     # What came and went between two messages would never be told.
     config = yaml.safe_load(files["alertmanager.yml"])
-    [news] = config["route"]["routes"]
+    [news] = [route for route in config["route"]["routes"] if route["receiver"] == "news"]
     [shortest] = {
         re.findall(r"\[(\w+)\]", rule["expr"])[0] for rule in _rules(loki.rules()) if rule["alert"] == "NewPeer"
     }
     assert _seconds(news["group_wait"]) + _seconds(news["group_interval"]) <= _seconds(shortest)
+
+
+def test_who_tried_an_admins_route_is_not_told_again_with_the_next_one():
+    config = yaml.safe_load(alertmanager.config(CASES["plain"]))["route"]
+    [own] = [route for route in config["routes"] if route["matchers"] == ['alertname="AdminRouteTried"']]
+    assert own == {"receiver": "operator", "matchers": own["matchers"], "group_by": ["alertname", "principal"]}
+    [tried] = [rule for rule in _rules(loki.rules()) if rule["alert"] == "AdminRouteTried"]
+    assert "sum by (principal)" in tried["expr"]
+    assert tried["labels"]["severity"] != "info", "news comes before it, and would take it"
 
 
 def _seconds(text: str) -> int:

@@ -183,10 +183,11 @@ def test_the_month_is_that_of_the_stacks_own_time_zone():
     assert review.bounds("2026-12", "UTC")[1] == datetime(2027, 1, 1, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("month", ["2026", "2026-13", "november", "2026-11-01", "", "11-2026"])
+@pytest.mark.parametrize("month", ["2026", "2026-13", "november", "2026-11-01", "", "11-2026", "9999-12", "0001-01"])
 def test_what_is_no_month_is_refused_with_the_way_to_write_one(month: str):
+    """Of the first and the last that a calendar has, one moment is beyond it."""
     with pytest.raises(Stop, match="write it like 2026-11"):
-        review.bounds(month, "UTC")
+        review.bounds(month, "Asia/Tokyo")
 
 
 def test_a_line_of_another_shape_changes_nothing_and_stops_nothing():

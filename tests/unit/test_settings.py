@@ -88,6 +88,7 @@ def test_an_origin_is_written_as_the_browser_sends_it(origin: str):
         ({"domain": "A.example.com"}, "in lower case"),
         ({"users": {"a": {"previous_epoch": "1"}}}, "the same word as epoch, so nothing would be renewed"),
         ({"users": {"a": {"devices": [{"name": "x", "previous_epoch": "1"}]}}}, "the same word as epoch"),
+        ({"pki": {"previous_ca_epoch": "1"}}, "the same word as ca_epoch, so nothing would be renewed"),
         (
             {"users": {"a": {"devices": [{"name": "x", "epoch": "3", "previous_epoch": "1"}]}}},
             "device 'x': previous_epoch is '1' and epoch is '3': both give the device the same tunnel address, so the "
