@@ -86,11 +86,6 @@ Epoch = Annotated[
 """A word whose change renews one family of keys."""
 
 
-def set_secret(place: str) -> str:
-    """The command that asks for one secret of the config and encrypts it. place: like `browser.client_secret`."""
-    return f"pulumi config set --secret --path 'ollama-fortress:{place}'"
-
-
 def differs(where: str, epoch: str, previous: str, family: str = "") -> None:
     """Is it another word? family: what stands before `epoch` in the two fields' names, like `ca_`."""
     if epoch == previous:
@@ -98,6 +93,11 @@ def differs(where: str, epoch: str, previous: str, family: str = "") -> None:
             f"{where}, the same word as {family}epoch, so nothing would be renewed. Write the word that {family}epoch "
             f"had before, or delete previous_{family}epoch"
         )
+
+
+def set_secret(place: str) -> str:
+    """The command that asks for one secret of the config and encrypts it. place: like `browser.client_secret`."""
+    return f"pulumi config set --secret --path 'ollama-fortress:{place}'"
 
 
 MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}(:[A-Za-z0-9][A-Za-z0-9._-]*)?"

@@ -328,7 +328,8 @@ def test_the_authority_changes_with_an_overlap_in_which_old_and_new_bundles_are_
     fortress: Deployment, bob: Client
 ):
     before = fortress.containers()
-    fortress.config["pki"] = {"ca_epoch": "2", "previous_ca_epoch": "1"}
+    leaf = fortress.config.get("pki", {})
+    fortress.config["pki"] = leaf | {"ca_epoch": "2", "previous_ca_epoch": "1"}
     fortress.write()
     assert fortress.planned().get("replace", 0) == 0, "who is served by the former one goes on"
     with bob.stream() as stream:
@@ -337,7 +338,7 @@ def test_the_authority_changes_with_an_overlap_in_which_old_and_new_bundles_are_
         assert stream.flows(), "a second authority cut a stream"
     with closing(Client(fortress, "bob")) as newer:
         assert (bob.ask().status, newer.ask().status) == (200, 200)
-        fortress.config["pki"] = {"ca_epoch": "2"}
+        fortress.config["pki"] = leaf | {"ca_epoch": "2"}
         fortress.write()
         fortress.up()
         assert newer.ask().status == 200, "a bundle of the overlap holds both"

@@ -216,14 +216,15 @@ def test_the_servers_certificate_names_the_page_too():
 def test_certificates_that_nobody_measures_live_as_long_as_one_that_is_measured():
     """Of the hop, the gateway has its own and the authority; it is asked for the days that are left."""
     built = build(CONFIG | {"pki": {"ca_epoch": "authorities", "leaf_epoch": "leaves"}}, preview=False)
-    for token, word, names in (
-        ("locallySignedCert:LocallySignedCert", "leaves", {"server", "hop-server", "hop-client"}),
-        ("selfSignedCert:SelfSignedCert", "authorities", {"ca", "hop-ca"}),
-    ):
-        found = built.of(f"tls:index/{token}")
-        assert {each.name.removeprefix("fortress-pki-") for each in found} == names
+    leaves, authorities = (
+        built.of(f"tls:index/{token}")
+        for token in ("locallySignedCert:LocallySignedCert", "selfSignedCert:SelfSignedCert")
+    )
+    assert {each.name.removeprefix("fortress-pki-") for each in leaves} == {"server", "hop-server", "hop-client"}
+    assert {each.replacement_trigger.string_value for each in leaves} == {"leaves"}, "renewed without the others"
+    assert {each.name for each in authorities} == {f"fortress-pki-{which}-authorities" for which in ("ca", "hop-ca")}
+    for found in (leaves, authorities):
         assert len({each.object["validityPeriodHours"] for each in found}) == 1
-        assert {each.replacement_trigger.string_value for each in found} == {word}, "renewed without the others"
 
 
 @pytest.mark.parametrize(

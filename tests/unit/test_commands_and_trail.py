@@ -103,6 +103,8 @@ def test_what_cannot_be_written_is_said_and_raises_nothing(inside: Inside, tmp_p
     assert "/var/log/gateway is full or not writable" in str(commands.write(inside, "up", "dev"))  # pyright: ignore[reportArgumentType]
 
     class Gone:
+        name = "gateway"
+
         def exec_run(self, *_: Any) -> Any:
             raise APIError("no such container")
 
