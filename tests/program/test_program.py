@@ -259,6 +259,9 @@ def test_who_has_a_certificate_of_ones_own_believes_who_signed_it(tmp_path: Path
     # intermediate at most, and every client the rest.
     assert believed(pem + company.pem) == company.pem
     assert believed(company.pem) == company.pem
+    (tmp_path / "chain.pem").write_text(company.pem)
+    with pytest.raises(pulumi.RunError, match="certificate_file names no host, but the page is at chat"):
+        build(CONFIG | {"gateway": gateway, "browser": {}}, preview=True)
     assert believed(pem) == CERTIFICATE
     for chain in ("", pem + key, "-----BEGIN CERTIFICATE-----"):
         with pytest.raises(pulumi.RunError, match=f"{PROJECT}:gateway.certificate_file .*chain.pem"):
