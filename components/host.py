@@ -136,8 +136,10 @@ class Host(pulumi.ComponentResource):
         there = self.args.settings.ssh
         if there is not None:
             text, removal = ssh.shell(there, text), ssh.shell(there, removal)
-            # What `command` made here before: the same resource, else its `delete` undoes what this one creates.
-            opts = ResourceOptions.merge(opts, ResourceOptions(aliases=[pulumi.Alias(type_=_REMOTE)]))
+            # What `command` made here before is the same resource, else its `delete` undoes what this one creates. It
+            # is replaced, for the official plugin updates no state that holds a `connection`, which this type has not.
+            before = ResourceOptions(aliases=[pulumi.Alias(type_=_REMOTE)], replace_on_changes=["connection"])
+            opts = ResourceOptions.merge(opts, before)
         if file is None:
             return self._here(name, text, removal, stdin, opts)
         # `~` stays as it is written: another machine must get the same plan.

@@ -36,7 +36,8 @@ def refuse_another_engine(config: StackSettings, resources: Sequence[Resource], 
         f"the containers of stack {config.stack!r} run on {', '.join(sorted(before))}, and {PROJECT}:host names "
         f"{wanted}: a stack does not move. Write {PROJECT}:host as it was and run `make down STACK={config.stack}`, "
         f"then change it and run `make up STACK={config.stack}`. Models, audit trail and keys go with `down`: users "
-        "need new bundles"
+        f"need new bundles. Where that engine is gone for good, `pulumi stack rm --force --preserve-config --stack "
+        f"{config.stack}` forgets it"
     )
 
 
