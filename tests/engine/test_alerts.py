@@ -249,8 +249,8 @@ def no_collector(world: World) -> Iterator[None]:
 def answers_that_nobody_waits_for(world: World) -> Iterator[None]:
     """Each in one piece, after minutes, and who asks gives up after six seconds: so looks a model that hangs.
 
-    One whose process stands still keeps Ollama from saying that it is there, for ten seconds at a time: too short for
-    OllamaDown, but not where it waits for four.
+    One whose process stands still keeps Ollama from saying that it is there, for ten seconds or more at a time: mostly
+    too short for OllamaDown, but not where it waits for four.
     """
     options = {"num_predict": 1_000_000, "seed": 1}  # as Client.stream has it: it does not end early
     body = json.dumps({"model": "tiny", "prompt": "hello 1234", "stream": False, "options": options})
