@@ -152,12 +152,14 @@ class Gateway(pulumi.ComponentResource):
 
 def _refuse_unnamed(certificate: str, name: str) -> None:
     """Raise: pulumi.RunError where a browser would refuse this certificate for the page's name."""
-    extension = x509.load_pem_x509_certificate(certificate.encode()).extensions.get_extension_for_class(
-        x509.SubjectAlternativeName
-    )
-    named = extension.value.get_values_for_type(x509.DNSName)
+    extensions = x509.load_pem_x509_certificate(certificate.encode()).extensions
+    try:
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        named = names.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:  # a common name alone is read by nobody any more
+        named = []
     if name not in named and f"*.{name.partition('.')[2]}" not in named:
         raise pulumi.RunError(
-            f"{PROJECT}:gateway.certificate_file names {', '.join(named)}, but the page is at {name}; have "
-            f"a certificate made that names both, or write one of its names as {PROJECT}:browser.domain"
+            f"{PROJECT}:gateway.certificate_file names {', '.join(named) or 'no host'}, but the page is at {name}; "
+            f"have a certificate made that names both, or write one of its names as {PROJECT}:browser.domain"
         )

@@ -227,6 +227,17 @@ def test_certificates_that_nobody_measures_live_as_long_as_one_that_is_measured(
         assert len({each.object["validityPeriodHours"] for each in found}) == 1
 
 
+def test_an_authority_that_is_believed_keeps_its_name_and_an_overlap_has_both():
+    def named(**pki: str) -> dict[str, str]:
+        built = build(CONFIG | {"pki": pki}, preview=False).of("tls:index/selfSignedCert:SelfSignedCert")
+        return {each.name.removeprefix("fortress-pki-"): each.object["subject"]["commonName"] for each in built}
+
+    first = {"ca": "ollama-fortress", "hop-ca": "ollama-fortress hop"}
+    assert named() == first
+    both = first | {"ca-2": "ollama-fortress 2", "hop-ca-2": "ollama-fortress hop 2"}
+    assert named(ca_epoch="2", previous_ca_epoch="1") == both
+
+
 @pytest.mark.parametrize(
     ("named", "refused"),
     [("chat.ollama.fortress.internal", False), ("*.ollama.fortress.internal", False), ("*.fortress.internal", True)],
@@ -259,6 +270,9 @@ def test_who_has_a_certificate_of_ones_own_believes_who_signed_it(tmp_path: Path
     # intermediate at most, and every client the rest.
     assert believed(pem + company.pem) == company.pem
     assert believed(company.pem) == company.pem
+    (tmp_path / "chain.pem").write_text(company.pem)
+    with pytest.raises(pulumi.RunError, match="certificate_file names no host, but the page is at chat"):
+        build(CONFIG | {"gateway": gateway, "browser": {}}, preview=True)
     assert believed(pem) == CERTIFICATE
     for chain in ("", pem + key, "-----BEGIN CERTIFICATE-----"):
         with pytest.raises(pulumi.RunError, match=f"{PROJECT}:gateway.certificate_file .*chain.pem"):
