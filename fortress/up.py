@@ -60,8 +60,10 @@ def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
             console.print("[yellow]Grafana is left out: only a registry has its image. All else of `full` is there.[/]")
         pulumi = Pulumi(stack, exports(console, stack))
         known = pulumi.exists()
-        if known:
-            standing: Sequence[deployed.Resource] = pulumi.deployment().get("resources") or []
+        standing: Sequence[deployed.Resource] = (pulumi.deployment().get("resources") or []) if known else []
+        if not standing:
+            preflight.refuse_unknown(config, there)
+        else:
             deployed.refuse_another_engine(config, standing, there)
             if build:
                 deployed.refuse_to_drop(config, standing)
