@@ -298,13 +298,14 @@ for old in .new-* rev-*; do [ "$old" = "rev-$rev" ] || rm -rf -- "$old"; done"""
 
 
 # What is not running reads the new files when it starts: that of a crash loop as well, whose `.State.Running` is true
-# while it waits for its restart. It may crash between question and word, and be back before it is asked again.
+# while it waits for its restart. It may crash between question and word, and be back before it is asked again. What is
+# paused would go on with the old files: it counts as running, and the engine says that it must be unpaused first.
 # Not `docker kill --signal`: the engine takes any signal for a stop by hand, and would not restart the container after
 # its next crash or reboot (`unless-stopped`; seen on engine 20.10).
 _TELL = """\
 tell() {{
-  [ "$(docker inspect -f '{{{{.State.Status}}}}' "$name" 2>/dev/null)" = running ] || return 0
-  docker exec "$name" /bin/sh -c 'kill -{signal} 1'
+  runs=$(docker ps -q --filter "name=^$name\\$" --filter status=running --filter status=paused) || return 1
+  [ -z "$runs" ] || docker exec "$name" /bin/sh -c 'kill -{signal} 1'
 }}
 tell 2>/dev/null || {{ sleep 1; tell 2>/dev/null; }} || {{ sleep 1; tell; }}"""
 

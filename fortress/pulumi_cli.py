@@ -78,9 +78,8 @@ class Pulumi:
 
     def run(self, *arguments: str, check: bool = True) -> int:
         """Run with the terminal attached; what it prints is for the person."""
-        code = subprocess.run(
-            ["pulumi", *arguments, "--stack", self.stack], env=self.environment, cwd=paths.CHECKOUT, check=False
-        ).returncode
+        command = ["pulumi", *arguments, "--stack", self.stack]
+        code, _, _ = _ended(subprocess.Popen(command, env=self.environment, cwd=paths.CHECKOUT))
         if check and code != 0:
             raise Stop(f"pulumi {arguments[0]} did not finish (code {code}); the lines above say why")
         return code
@@ -89,18 +88,19 @@ class Pulumi:
         return self._said(*arguments, "--stack", self.stack, check=check)
 
     def _said(self, *arguments: str, check: bool = True) -> str:
-        done = subprocess.run(
+        process = subprocess.Popen(
             ["pulumi", *arguments],
             env=self.environment,
             cwd=paths.CHECKOUT,
-            check=False,
-            capture_output=True,
-            text=True,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        if check and done.returncode != 0:
-            raise Stop(explain(done.stderr or done.stdout))
-        return done.stdout
+        code, stdout, stderr = _ended(process)
+        if check and code != 0:
+            raise Stop(explain(stderr or stdout))
+        return stdout
 
     def exists(self) -> bool:
         listed: Sequence[dict[str, Any]] = json.loads(self._said("stack", "ls", "--json"))
@@ -132,6 +132,24 @@ class Pulumi:
             )
         if found:
             self.read("cancel", "--yes", check=False)
+
+
+def _ended(process: "subprocess.Popen[Any]") -> tuple[int, Any, Any]:
+    """Wait for Pulumi: its code, and what it said where that is read.
+
+    The terminal gives Ctrl-C to Pulumi too, which then ends what is in flight and saves its state, and at a second one
+    ends at once: it is never killed from here, as `subprocess.run` would do after a quarter of a second.
+    """
+    interrupted: KeyboardInterrupt | None = None
+    while True:
+        try:
+            stdout, stderr = process.communicate()
+        except KeyboardInterrupt as pressed:
+            interrupted = pressed
+            continue
+        if interrupted is not None:
+            raise interrupted
+        return process.returncode, stdout, stderr
 
 
 def explain(text: str) -> str:

@@ -57,6 +57,8 @@ def test_ssh_itself_understands_the_options_and_trusts_only_the_pinned_key():
     assert said["knownhostscommand"].endswith(KEY)
     assert said["userknownhostsfile"] == said["globalknownhostsfile"] == "/dev/null"
     assert said["identitiesonly"] == "yes"
+    # The shared connection of a host that is gone ends by itself, and no command waits for it for ever.
+    assert (said["serveraliveinterval"], said["serveralivecountmax"]) == ("15", "3")
 
 
 @pytest.mark.parametrize(
