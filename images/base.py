@@ -25,10 +25,12 @@ UNNEEDED = (
     "var/lib/apt/lists",
     "var/log",
 )
+MODE = 0o755
+"""Of those folders, which come back empty: as packages expect them, whatever umask this runs under."""
 
 
 def tag(catalogue: Catalogue) -> str:
-    recipe = "\0".join([SUITE, "minbase", *UNNEEDED, catalogue.packages_of.isoformat()])
+    recipe = "\0".join([SUITE, "minbase", *UNNEEDED, oct(MODE), catalogue.packages_of.isoformat()])
     return f"fortress/base:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
@@ -75,6 +77,7 @@ def _make(tarball: Path, say: Callable[[str], None]) -> None:
         for unneeded in UNNEEDED:
             shutil.rmtree(root / unneeded, ignore_errors=True)
             (root / unneeded).mkdir(parents=True)
+            (root / unneeded).chmod(MODE)
         say("packing")
         packed = work / "base.tar"
         subprocess.run(["tar", "--numeric-owner", "--one-file-system", "-C", root, "-cf", packed, "."], check=True)

@@ -5,13 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 import images
-from images import catalogue
+from images import base, catalogue
 from images.catalogue import ImageError
 from offline import build as go
 
@@ -312,6 +313,32 @@ def test_a_recipe_copies_only_what_its_context_holds(locked: catalogue.Catalogue
     assert set(re.findall(r"^ARG (\w+)$", text, re.MULTILINE)) == set(made.arguments)
     assert re.search(r"^USER \d+:\d+$", text, re.MULTILINE)
     assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
+
+
+def test_the_base_has_folders_that_everybody_may_enter_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else uid 101 cannot reach its log folder, and the tarball is kept for good."""
+    tree = " ".join(f"/{folder}/old" for folder in base.UNNEEDED)
+    # As the real ones: `unshare` runs what follows its options, debootstrap sets a umask of its own.
+    for name, script in (
+        ("unshare", 'shift 3; exec "$@"'),
+        ("debootstrap", f'umask 022; for root; do :; done; for each in {tree}; do mkdir -p "$root$each"; done'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("FORTRESS_DEBIAN_MIRROR", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    before = os.umask(0o077)
+    try:
+        base._make(tmp_path / "base.tar", lambda _: None)
+    finally:
+        os.umask(before)
+    with tarfile.open(tmp_path / "base.tar") as packed:
+        modes = {entry.name.removeprefix("./"): entry.mode for entry in packed}
+    assert set(base.UNNEEDED) <= set(modes) and "var/log/old" not in modes
+    assert {name: oct(mode) for name, mode in modes.items() if mode != 0o755} == {}
 
 
 def test_scripts_pass_shellcheck() -> None:
