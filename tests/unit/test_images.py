@@ -88,7 +88,7 @@ def test_an_image_without_a_digest_is_refused_by_name(locked: catalogue.Catalogu
     unlocked = locked.model_copy(update={"pulled": {**locked.pulled, "debian": debian}})
     with pytest.raises(ImageError, match=r"debian:sid-slim.*fortress images lock"):
         images.recipe("gateway", "online", unlocked)
-    assert images.recipe("gateway", "registry-only", unlocked).tag.startswith("fortress/gateway:")
+    assert images.recipe("gateway", "registry-only", unlocked).tag.startswith(f"{base.OURS}/gateway:")
 
 
 def test_tags_are_content_addresses_and_the_same_every_time(locked: catalogue.Catalogue, checkout: Path) -> None:
@@ -96,9 +96,17 @@ def test_tags_are_content_addresses_and_the_same_every_time(locked: catalogue.Ca
         first = tags(mode, locked)
         assert first == tags(mode, locked, checkout), "another checkout, the same plan"
         for name, tag in first.items():
-            assert re.fullmatch(rf"fortress/{name}:[0-9a-f]{{12}}", tag)
+            assert re.fullmatch(rf"fortress\.invalid/{name}:[0-9a-f]{{12}}", tag)
     online, registry_only = (tags(mode, locked) for mode in images.MODES)
     assert not set(online.values()) & set(registry_only.values())
+
+
+def test_what_we_build_is_named_so_that_no_registry_can_have_it(locked: catalogue.Catalogue) -> None:
+    """A folder in the public registry may be anybody's, and a missing image would be pulled from there."""
+    named = {base.tag(locked), *(tag for mode in images.MODES for tag in tags(mode, locked).values())}
+    named.add(images.recipe("client", "registry-only", locked).arguments["OLLAMA"])
+    for registry in (name.partition("/")[0] for name in named):
+        assert registry.rpartition(".")[2] == "invalid", "the only ending that no name server may ever know (RFC 2606)"
 
 
 @pytest.mark.parametrize("mode", images.MODES)
