@@ -137,7 +137,9 @@ def _refuse_taken_port(settings: StackSettings, containers: Iterable[dict[str, A
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise Stop(taken) from None
-            raise Stop(
-                f"{PROJECT}:wireguard.published_address {own.published_address} is no address of this machine; write "
-                "one that `ip address` shows, or leave it out"
-            ) from None
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise Stop(
+                    f"{PROJECT}:wireguard.published_address {own.published_address} is no address of this machine; "
+                    "write one that `ip address` shows, or leave it out"
+                ) from None
+            # Anything else is this account's: a port below 1024, say, that only the engine may take.

@@ -32,16 +32,15 @@ def environment(home: Path, bin_dir: Path) -> dict[str, str]:
         exports["PULUMI_CONFIG_PASSPHRASE_FILE"] = os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE") or str(
             passphrase_file()
         )
-    if exports["PULUMI_BACKEND_URL"].startswith("file://"):
-        Path(exports["PULUMI_BACKEND_URL"].removeprefix("file://")).mkdir(parents=True, exist_ok=True)
+    if (folder := paths.file_backend(exports["PULUMI_BACKEND_URL"])) is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     return exports
 
 
 def deployed_before(stack: str) -> bool:
     """Whether the state has resources of this stack. Other backends than file:// are not asked: false."""
-    backend = os.environ.get("PULUMI_BACKEND_URL") or f"file://{paths.state() / 'pulumi'}"
-    state = Path(backend.removeprefix("file://")) / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
-    if not backend.startswith("file://") or not state.exists():
+    folder = paths.file_backend(os.environ.get("PULUMI_BACKEND_URL") or f"file://{paths.state() / 'pulumi'}")
+    if folder is None or not (state := folder / ".pulumi" / "stacks" / PROJECT / f"{stack}.json").exists():
         return False
     return bool((json.loads(state.read_text())["checkpoint"].get("latest") or {}).get("resources"))
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from fortress import docker_engine, engine, paths, preflight, up
 from fortress.errors import Stop
+from fortress.pulumi_cli import deployed_before, environment
 from images import catalogue
 from settings import PROJECT, StackSettings
 from tests.stand_ins import Downloads, downloads
@@ -233,6 +234,20 @@ def test_a_stack_file_without_a_place_for_a_line_is_left_alone_and_the_line_is_s
     home.write_text('config: {"ollama-fortress:users": {alice: {}}}\n')
     with pytest.raises(Stop, match=f"write `{PROJECT}:engine: registry-only` into the `config:` of Pulumi.home.yaml"):
         up._settings_or_first_ones(QUIET, "home", up._engine("home"))
+
+
+def test_a_state_in_the_home_folder_is_made_and_read_there(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "her"))
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "file://~/states")
+    assert environment(tmp_path, tmp_path)["PULUMI_BACKEND_URL"] == "file://~/states", "Pulumi reads it itself"
+    assert (tmp_path / "her" / "states").is_dir() and not (tmp_path / "~").exists()
+    state = tmp_path / "her" / "states" / ".pulumi" / "stacks" / PROJECT / "home.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"checkpoint": {"latest": {"resources": [{"urn": "x"}]}}}))
+    assert deployed_before("home")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What is found out about a machine: free networks and ports for a first stack file, and what a deployment meets."""
 
+import errno
+import os
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Network
@@ -215,3 +217,30 @@ def test_only_a_stack_of_which_the_state_knows_nothing_is_asked_about(
     else:
         up.ready(Console(quiet=True), "home", build=build)
         assert done == (["images", "renewal"] if build else ["renewal"])
+
+
+@pytest.mark.parametrize(
+    ("why", "refused"),
+    [
+        (errno.EACCES, None),
+        (errno.EPERM, None),
+        (errno.EADDRINUSE, "UDP port 443 is in use on this machine"),
+        (errno.EADDRNOTAVAIL, r"published_address 192\.0\.2\.1 is no address of this machine"),
+    ],
+    ids=errno.errorcode.get,
+)
+def test_a_port_that_this_account_may_not_take_is_the_engines_to_try(
+    why: int, refused: str | None, routes: list[IPv4Network], monkeypatch: pytest.MonkeyPatch
+):
+    class Refusing(socket.socket):
+        def bind(self, address: object) -> None:
+            assert address == ("192.0.2.1", 443)
+            raise OSError(why, os.strerror(why))
+
+    monkeypatch.setattr(socket, "socket", Refusing)
+    wanted = settings(port=443, published_address="192.0.2.1")
+    if refused is None:
+        preflight.check(wanted, Engine())  # pyright: ignore[reportArgumentType]
+        return
+    with pytest.raises(Stop, match=refused):
+        preflight.check(wanted, Engine())  # pyright: ignore[reportArgumentType]
