@@ -25,6 +25,7 @@ from pulumi import Input, Output, ResourceOptions
 
 from components.identity import seed
 from fortress import ssh
+from images.base import OURS
 from settings import PROJECT, HostSettings, SshSettings
 
 ROOT = "/var/lib/ollama-fortress"
@@ -273,8 +274,19 @@ def _as_many_as_fit(about: Sequence[str]) -> list[str]:
     return [*about[:fit], f"and {len(about) - fit} more"] if fit < len(about) else [*about]
 
 
-_WRITER = "docker run --rm -i --network none --user 0:0 --read-only --cap-drop ALL --security-opt no-new-privileges"
+_WRITER = (
+    "docker run --pull never --rm -i --network none --user 0:0 --read-only --cap-drop ALL "
+    "--security-opt no-new-privileges"
+)
 _OWNER = "--cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER --entrypoint /bin/sh"
+
+# Asked before anything runs: the engine would say that the image is missing, and not what to do.
+_FOUND = """\
+[ -n "$found" ] || {{
+  echo "this host's Docker engine has no image $image; run" >&2
+  echo "\\`bin/fortress images build --stack {stack}\\`, then this again" >&2
+  exit 1
+}}"""
 
 _RECEIVE = """\
 set -eu; umask 077; cd /target
@@ -298,13 +310,14 @@ for old in .new-* rev-*; do [ "$old" = "rev-$rev" ] || rm -rf -- "$old"; done"""
 
 
 # What is not running reads the new files when it starts: that of a crash loop as well, whose `.State.Running` is true
-# while it waits for its restart. It may crash between question and word, and be back before it is asked again.
+# while it waits for its restart. It may crash between question and word, and be back before it is asked again. What is
+# paused would go on with the old files: it counts as running, and the engine says that it must be unpaused first.
 # Not `docker kill --signal`: the engine takes any signal for a stop by hand, and would not restart the container after
 # its next crash or reboot (`unless-stopped`; seen on engine 20.10).
 _TELL = """\
 tell() {{
-  [ "$(docker inspect -f '{{{{.State.Status}}}}' "$name" 2>/dev/null)" = running ] || return 0
-  docker exec "$name" /bin/sh -c 'kill -{signal} 1'
+  runs=$(docker ps -q --filter "name=^$name\\$" --filter status=running --filter status=paused) || return 1
+  [ -z "$runs" ] || docker exec "$name" /bin/sh -c 'kill -{signal} 1'
 }}
 tell 2>/dev/null || {{ sleep 1; tell 2>/dev/null; }} || {{ sleep 1; tell; }}"""
 
@@ -320,6 +333,8 @@ rev={revision}
 dir={shlex.quote(directory)}
 image={shlex.quote(consumer.image)} uid={consumer.uid} name={shlex.quote(consumer.container)}
 check={shlex.quote(consumer.check)}
+found=$(docker images -q "$image")
+{_FOUND.format(stack=Path(directory).parent.name)}
 {_WRITER} {_OWNER} {environment} -v "$dir:/target" "$image" -c {shlex.quote(_RECEIVE)}
 {_WRITER} {_OWNER} {environment} {bindable} {consumer.check_rights} {scratch} -v "$dir:/target" \\
   -v "$dir/rev-$rev:/config/current:ro" "$image" -c {shlex.quote(_SWITCH)} </dev/null
@@ -331,7 +346,12 @@ def _remove(directory: str, image: str) -> str:
     parent, _, leaf = directory.rpartition("/")
     root, _, stack = parent.rpartition("/")
     script = f"rm -rf -- /root/{stack}/{leaf}; rmdir -- /root/{stack} 2>/dev/null || :"
-    return (
-        f"{_WRITER} --cap-add DAC_OVERRIDE --cap-add FOWNER --entrypoint /bin/sh -v {root}:/root "
-        f"{shlex.quote(image)} -c {shlex.quote(script)} </dev/null\n"
-    )
+    return f"""\
+image={shlex.quote(image)}
+found=$(docker images -q "$image")
+# Any other of ours can remove as well: after an update, no checkout builds that one any more.
+[ -n "$found" ] || found=$(docker images -q "{OURS}/*" | head -n 1)
+{_FOUND.format(stack=stack)}
+{_WRITER} --cap-add DAC_OVERRIDE --cap-add FOWNER --entrypoint /bin/sh -v {root}:/root \\
+  "$found" -c {shlex.quote(script)} </dev/null
+"""

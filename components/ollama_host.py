@@ -218,8 +218,8 @@ class OllamaHost(pulumi.ComponentResource):
             f"network=$(docker network create {labels} --subnet {plan.pull.cidr} {network})\n"
             # By its id: an interrupted one that still runs must not take away its successor's.
             "trap 'docker network rm \"$network\" >/dev/null' EXIT\n"
-            f"docker run --rm --name {names.of('model-pull')} {labels} --network {network} --user 1000:1000 "
-            "--read-only --cap-drop ALL --security-opt no-new-privileges --pids-limit 256 --memory 2g "
+            f"docker run --pull never --rm --name {names.of('model-pull')} {labels} --network {network} "
+            "--user 1000:1000 --read-only --cap-drop ALL --security-opt no-new-privileges --pids-limit 256 --memory 2g "
             "--tmpfs /tmp --tmpfs /home/ollama:uid=1000,gid=1000 "
             "-e HOME=/home/ollama -e OLLAMA_MODELS=/models -e OLLAMA_NO_CLOUD=1 -e OLLAMA_NOPRUNE=1 "
             f"-v {names.of('models')}:/models --entrypoint /bin/sh {shlex.quote(self.args.image)} "

@@ -50,7 +50,7 @@ def command(config: StackSettings, tunnel_address: str, name: str) -> list[str]:
     # What the private authority signed is believed by it alone; a certificate of one's own may be anybody's.
     also = "" if config.gateway.certificate_file is None else AUTHORITIES
     return [
-        *("docker", "run", "--rm", "-i", "--name", name, "--network", "bridge"),
+        *("docker", "run", "--pull", "never", "--rm", "-i", "--name", name, "--network", "bridge"),
         *("--label", f"fortress.stack={config.stack}", "--label", "fortress.component=client"),
         *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--device", "/dev/net/tun"),
         *("--security-opt", "no-new-privileges", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/run"),  # noqa: S108

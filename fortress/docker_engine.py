@@ -72,7 +72,7 @@ def socket() -> str:
 
 def ensure(console: Console) -> None:
     """Leave with a running engine of a usable version on this machine, or stop with the one thing to do."""
-    if shutil.which("dockerd") is None and _api() is None:
+    if _api() is None:
         debian.ensure(console, {"docker": "docker.io", "dockerd": "docker.io"}, "the fortress")
     if _api() is None:
         _start(console)
@@ -146,7 +146,7 @@ def _version(text: str) -> tuple[int, int] | None:
 
 def _start(console: Console) -> None:
     elsewhere = os.environ.get("DOCKER_HOST") not in (None, "", DEFAULT)
-    if elsewhere or shutil.which("dockerd") is None or os.geteuid() != 0:
+    if elsewhere or not debian.has("dockerd") or os.geteuid() != 0:
         return
     if Path("/run/systemd/system").is_dir():
         subprocess.run(["systemctl", "start", "docker"], check=False)
@@ -156,7 +156,12 @@ def _start(console: Console) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             subprocess.Popen(
-                ["dockerd"], stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+                ["dockerd"],
+                env={**os.environ, "PATH": debian.everywhere()},
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and _api() is None:

@@ -20,6 +20,18 @@ def state() -> Path:
     return _xdg("XDG_STATE_HOME", ".local/state")
 
 
+def file_backend(url: str) -> Path | None:
+    """The folder of Pulumi's state, read from a file:// address as Pulumi does (massageBlobPath at 3.259.0).
+
+    Returns: None where the state lies in another kind of backend.
+    """
+    if not url.startswith("file://"):
+        return None
+    folder = url.removeprefix("file://").partition("?")[0]
+    # `pulumi` runs in the checkout, wherever this was called.
+    return Path.home() / folder[2:] if folder.startswith("~") else CHECKOUT / folder
+
+
 def stack_file(stack: str) -> Path:
     return CHECKOUT / "stacks" / f"Pulumi.{stack}.yaml"
 

@@ -42,6 +42,32 @@ def check(settings: StackSettings, engine: DockerClient) -> None:
     _refuse_taken_port(settings, containers, where)
 
 
+def refuse_unknown(settings: StackSettings, engine: DockerClient) -> None:
+    """Refuse what stands there under this stack's name, where the state knows of nothing.
+
+    It would be in the way of the containers and networks that come, or be taken over and made anew with other keys.
+    """
+    mine = {"label": [f"{LABEL}={settings.stack}"]}
+    containers: list[dict[str, Any]] = engine.api.containers(all=True, filters=mine)
+    networks: list[dict[str, Any]] = engine.api.networks(filters=mine)
+    # The client of a question has a name of its own, and is in nobody's way.
+    parts = [each for each in containers if each["Labels"].get("fortress.component") != "client"]
+    there = {
+        "docker rm -f": sorted(each["Names"][0].removeprefix("/") for each in parts),
+        "docker network rm": sorted(each["Name"] for each in networks),
+    }
+    remove = " && ".join(" ".join([command, *names]) for command, names in there.items() if names)
+    if not remove:
+        return
+    where = "this machine" if settings.host.ssh is None else settings.host.ssh.address
+    raise Stop(
+        f"a stack {settings.stack!r} that the state here does not know is on {where}: another account's, or one whose "
+        "state is lost or elsewhere (PULUMI_BACKEND_URL, XDG_STATE_HOME). Where it is somebody's, take another name: "
+        f"rename stacks/Pulumi.{settings.stack}.yaml, and say that name in `make up STACK=`. Where it is nobody's, "
+        f"remove what is left of it there: `{remove}`. Its volumes stay, and are used again"
+    )
+
+
 def digests(settings: StackSettings) -> None:
     """A digest that a registry names while the stack comes up is nobody's choice: protected stacks refuse it.
 
@@ -111,7 +137,9 @@ def _refuse_taken_port(settings: StackSettings, containers: Iterable[dict[str, A
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise Stop(taken) from None
-            raise Stop(
-                f"{PROJECT}:wireguard.published_address {own.published_address} is no address of this machine; write "
-                "one that `ip address` shows, or leave it out"
-            ) from None
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise Stop(
+                    f"{PROJECT}:wireguard.published_address {own.published_address} is no address of this machine; "
+                    "write one that `ip address` shows, or leave it out"
+                ) from None
+            # Anything else is this account's: a port below 1024, say, that only the engine may take.

@@ -32,16 +32,15 @@ def environment(home: Path, bin_dir: Path) -> dict[str, str]:
         exports["PULUMI_CONFIG_PASSPHRASE_FILE"] = os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE") or str(
             passphrase_file()
         )
-    if exports["PULUMI_BACKEND_URL"].startswith("file://"):
-        Path(exports["PULUMI_BACKEND_URL"].removeprefix("file://")).mkdir(parents=True, exist_ok=True)
+    if (folder := paths.file_backend(exports["PULUMI_BACKEND_URL"])) is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     return exports
 
 
 def deployed_before(stack: str) -> bool:
     """Whether the state has resources of this stack. Other backends than file:// are not asked: false."""
-    backend = os.environ.get("PULUMI_BACKEND_URL") or f"file://{paths.state() / 'pulumi'}"
-    state = Path(backend.removeprefix("file://")) / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
-    if not backend.startswith("file://") or not state.exists():
+    folder = paths.file_backend(os.environ.get("PULUMI_BACKEND_URL") or f"file://{paths.state() / 'pulumi'}")
+    if folder is None or not (state := folder / ".pulumi" / "stacks" / PROJECT / f"{stack}.json").exists():
         return False
     return bool((json.loads(state.read_text())["checkpoint"].get("latest") or {}).get("resources"))
 
@@ -78,9 +77,8 @@ class Pulumi:
 
     def run(self, *arguments: str, check: bool = True) -> int:
         """Run with the terminal attached; what it prints is for the person."""
-        code = subprocess.run(
-            ["pulumi", *arguments, "--stack", self.stack], env=self.environment, cwd=paths.CHECKOUT, check=False
-        ).returncode
+        command = ["pulumi", *arguments, "--stack", self.stack]
+        code, _, _ = _ended(subprocess.Popen(command, env=self.environment, cwd=paths.CHECKOUT))
         if check and code != 0:
             raise Stop(f"pulumi {arguments[0]} did not finish (code {code}); the lines above say why")
         return code
@@ -89,18 +87,19 @@ class Pulumi:
         return self._said(*arguments, "--stack", self.stack, check=check)
 
     def _said(self, *arguments: str, check: bool = True) -> str:
-        done = subprocess.run(
+        process = subprocess.Popen(
             ["pulumi", *arguments],
             env=self.environment,
             cwd=paths.CHECKOUT,
-            check=False,
-            capture_output=True,
-            text=True,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        if check and done.returncode != 0:
-            raise Stop(explain(done.stderr or done.stdout))
-        return done.stdout
+        code, stdout, stderr = _ended(process)
+        if check and code != 0:
+            raise Stop(explain(stderr or stdout))
+        return stdout
 
     def exists(self) -> bool:
         listed: Sequence[dict[str, Any]] = json.loads(self._said("stack", "ls", "--json"))
@@ -132,6 +131,24 @@ class Pulumi:
             )
         if found:
             self.read("cancel", "--yes", check=False)
+
+
+def _ended(process: "subprocess.Popen[Any]") -> tuple[int, Any, Any]:
+    """Wait for Pulumi: its code, and what it said where that is read.
+
+    The terminal gives Ctrl-C to Pulumi too, which then ends what is in flight and saves its state, and at a second one
+    ends at once: it is never killed from here, as `subprocess.run` would do after a quarter of a second.
+    """
+    interrupted: KeyboardInterrupt | None = None
+    while True:
+        try:
+            stdout, stderr = process.communicate()
+        except KeyboardInterrupt as pressed:
+            interrupted = pressed
+            continue
+        if interrupted is not None:
+            raise interrupted
+        return process.returncode, stdout, stderr
 
 
 def explain(text: str) -> str:

@@ -13,6 +13,8 @@ from settings import HostSettings, SshSettings
 from settings.stack import DOCKER_SOCKET
 
 CONNECT_TIMEOUT_S = 15
+ALIVE_EVERY_S, ALIVE_TRIES = 15, 3
+"""A host that says nothing to so many questions is gone: after a network change nothing else would ever end."""
 SHARED_FOR_S = 60
 """How long the shared connection outlives its last user; then it ends by itself."""
 
@@ -22,6 +24,8 @@ def options(to: SshSettings) -> list[str]:
     wanted = {
         "BatchMode": "yes",
         "ConnectTimeout": str(CONNECT_TIMEOUT_S),
+        "ServerAliveInterval": str(ALIVE_EVERY_S),
+        "ServerAliveCountMax": str(ALIVE_TRIES),
         "LogLevel": "ERROR",
         "StrictHostKeyChecking": "yes",
         # The pinned key comes from a command, so no known_hosts file has to exist on the operator's machine.

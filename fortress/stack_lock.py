@@ -10,6 +10,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from fortress import paths
 from settings import PROJECT
 
 
@@ -42,9 +43,10 @@ class Holder:
 
 def holders(backend: str, stack: str) -> list[Holder]:
     """Everybody who holds the stack. Other backends than file:// are not read: there Pulumi's own refusal counts."""
-    if not backend.startswith("file://"):
+    root = paths.file_backend(backend)
+    if root is None:
         return []
-    folder = Path(backend.removeprefix("file://")) / ".pulumi" / "locks" / "organization" / PROJECT / stack
+    folder = root / ".pulumi" / "locks" / "organization" / PROJECT / stack
     return [holder for path in sorted(folder.glob("*.json")) if (holder := _read(path)) is not None]
 
 

@@ -60,8 +60,10 @@ def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
             console.print("[yellow]Grafana is left out: only a registry has its image. All else of `full` is there.[/]")
         pulumi = Pulumi(stack, exports(console, stack))
         known = pulumi.exists()
-        if known:
-            standing: Sequence[deployed.Resource] = pulumi.deployment().get("resources") or []
+        standing: Sequence[deployed.Resource] = (pulumi.deployment().get("resources") or []) if known else []
+        if not standing:
+            preflight.refuse_unknown(config, there)
+        else:
             deployed.refuse_another_engine(config, standing, there)
             if build:
                 deployed.refuse_to_drop(config, standing)
@@ -78,6 +80,7 @@ def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
 
 def _settings_or_first_ones(console: Console, stack: str, chosen: str) -> settings.StackSettings:
     file = paths.stack_file(stack)
+    _refuse_to_forget(stack)
     if not file.exists() and stack == "dev":
         docker_engine.ensure(console)  # whose networks a first stack file leaves alone
         stack_file.make(file, engine=chosen, docker_socket=docker_engine.socket())
@@ -87,6 +90,20 @@ def _settings_or_first_ones(console: Console, stack: str, chosen: str) -> settin
         stack_file.name_engine(file, chosen)
         console.print(f"stacks/{file.name} names no engine, so the one of this machine is written there: {chosen}")
     return _settings(stack)
+
+
+def _refuse_to_forget(stack: str) -> None:
+    """Stop where a stack is deployed and its file is not here: a fresh one means other users, keys and networks."""
+    file = paths.stack_file(stack)
+    if file.exists() or not deployed_before(stack):
+        return
+    raise Stop(
+        f"stack {stack!r} is deployed, but this checkout has no stacks/{file.name}, and a fresh one would replace its "
+        "users, keys, networks and port. Copy that file from the checkout that deployed it; where it is lost, write "
+        f"one with the same users and networks and read `make preview STACK={stack}` before `make up`. To destroy the "
+        f'stack without it: `eval "$(make env STACK={stack})"`, `pulumi destroy --stack {stack}` and '
+        f"`pulumi stack rm --stack {stack}`"
+    )
 
 
 def exports(console: Console, stack: str) -> dict[str, str]:
@@ -118,6 +135,7 @@ def _settings(stack: str) -> settings.StackSettings:
 @contextmanager
 def reached(console: Console, stack: str) -> Iterator[tuple[settings.StackSettings, DockerClient]]:
     """A stack's settings and the engine that runs it, for what asks neither Pulumi nor its state."""
+    _refuse_to_forget(stack)
     if not paths.stack_file(stack).exists():
         raise Stop(
             f"there is no stacks/{paths.stack_file(stack).name}; nothing of stack {stack!r} was deployed from here"
@@ -206,6 +224,7 @@ def undeclared(config: settings.StackSettings, there: Iterable[str]) -> list[str
 
 
 def down(console: Console, stack: str) -> None:
+    _refuse_to_forget(stack)
     if not paths.stack_file(stack).exists():
         console.print(f"nothing to destroy: there is no stacks/{paths.stack_file(stack).name}")
         return

@@ -68,7 +68,7 @@ class Recipe:
         for name, value in sorted(self.arguments.items()):
             _add(digest, name, value)
         _add(digest, self.dockerfile, self.packages_of)
-        return f"fortress/{self.name}:{digest.hexdigest()[:12]}"
+        return f"{base.OURS}/{self.name}:{digest.hexdigest()[:12]}"
 
 
 _SHARED = {

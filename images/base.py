@@ -17,6 +17,12 @@ from docker.errors import APIError, ImageNotFound
 from images.catalogue import Catalogue, ImageError
 from offline.build import alone, cache, workshop
 
+OURS = "fortress.invalid"
+"""The registry in the name of every image that we build: one that never resolves (RFC 2606).
+
+Where such an image is missing, `docker run`, a build on top of it and the official Docker plugin all pull that name:
+without a registry in it, from a folder of the public one that anybody may own.
+"""
 SUITE = "sid"
 # Documentation, translations and download leftovers; apt-install keeps later packages from bringing them back.
 UNNEEDED = (
@@ -25,11 +31,13 @@ UNNEEDED = (
     "var/lib/apt/lists",
     "var/log",
 )
+MODE = 0o755
+"""Of those folders, which come back empty: as packages expect them, whatever umask this runs under."""
 
 
 def tag(catalogue: Catalogue) -> str:
-    recipe = "\0".join([SUITE, "minbase", *UNNEEDED, catalogue.packages_of.isoformat()])
-    return f"fortress/base:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    recipe = "\0".join([SUITE, "minbase", *UNNEEDED, oct(MODE), catalogue.packages_of.isoformat()])
+    return f"{OURS}/base:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
 def ensure(client: docker.DockerClient, name: str, say: Callable[[str], None]) -> None:
@@ -75,6 +83,7 @@ def _make(tarball: Path, say: Callable[[str], None]) -> None:
         for unneeded in UNNEEDED:
             shutil.rmtree(root / unneeded, ignore_errors=True)
             (root / unneeded).mkdir(parents=True)
+            (root / unneeded).chmod(MODE)
         say("packing")
         packed = work / "base.tar"
         subprocess.run(["tar", "--numeric-owner", "--one-file-system", "-C", root, "-cf", packed, "."], check=True)

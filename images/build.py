@@ -119,7 +119,7 @@ def _build_side_by_side(client: docker.DockerClient, missing: list[Recipe], cons
             bases = {
                 tag: pool.submit(start("base", lambda say, tag=tag: base.ensure(client, tag, say)))
                 for tag in sorted({one.arguments["BASE"] for one in missing})
-                if tag.startswith("fortress/base:")
+                if tag.startswith(f"{base.OURS}/")
             }
             tools = {
                 tool: pool.submit(start(f"{tool} (go)", lambda say, tool=tool: go.build(tool, say)))

@@ -308,6 +308,15 @@ def test_no_script_outgrows_what_linux_takes_as_one_argument():
     assert any(re.search(r"^# and \d+ more$", text, re.MULTILINE) for text in scripts), "nothing was left out"
 
 
+def test_no_script_lets_the_engine_pull_an_image_that_we_build():
+    """Some are handed keys, as root: what anybody may put under such a name in a registry must not run."""
+    made = [request.object for request in build(CONFIG, preview=False).of("command:local:Command")]
+    scripts = [script for each in made for script in (each[key] for key in ("create", "delete") if key in each)]
+    runs = [run for script in scripts for run in re.findall(r"docker run .{0,24}", script)]
+    assert any("docker run --pull never --rm --name" in run for run in runs), "the declared model is pulled by one"
+    assert [run for run in runs if not run.startswith("docker run --pull never ")] == []
+
+
 def networks_of(config: dict[str, Any]) -> dict[str, bool]:
     """Part -> is it internal?"""
     found = build(config, preview=False).of("docker:index/network:Network")

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from fortress import docker_engine, ssh, stack_file
+from fortress import debian, docker_engine, ssh, stack_file
 from fortress.errors import Stop
 from settings import PROJECT, HostSettings, SshSettings, load
 from settings.stack import DOCKER_SOCKET
@@ -57,6 +57,8 @@ def test_ssh_itself_understands_the_options_and_trusts_only_the_pinned_key():
     assert said["knownhostscommand"].endswith(KEY)
     assert said["userknownhostsfile"] == said["globalknownhostsfile"] == "/dev/null"
     assert said["identitiesonly"] == "yes"
+    # The shared connection of a host that is gone ends by itself, and no command waits for it for ever.
+    assert (said["serveraliveinterval"], said["serveralivecountmax"]) == ("15", "3")
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,32 @@ def test_an_engine_elsewhere_is_never_started_here(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("an engine was started"))
     docker_engine._start(Console())
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        (["docker", "dockerd"], "no Docker engine answers. Start it .*group `docker`"),
+        (["docker"], "the fortress needs dockerd; install that"),
+        (["dockerd"], "the fortress needs docker; install that"),
+        ([], "the fortress needs docker, dockerd; install that"),
+    ],
+)
+def test_what_is_there_and_only_stopped_or_closed_is_not_called_missing(
+    there: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where Debian has daemons is not on a normal account's PATH."""
+    folders = {"docker": tmp_path / "bin", "dockerd": tmp_path / "sbin"}
+    for folder in folders.values():
+        folder.mkdir()
+    for command in there:
+        (folders[command] / command).write_text("#!/bin/sh\nexit 1\n")
+        (folders[command] / command).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folders["docker"]))
+    monkeypatch.setattr(debian, "DAEMONS", str(folders["dockerd"]))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(Stop, match=says):
+        docker_engine.ensure(Console(quiet=True))
 
 
 def test_a_missing_private_key_file_is_named():

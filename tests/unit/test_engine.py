@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fortress import engine, paths, preflight, up
+from fortress import docker_engine, engine, paths, preflight, up
 from fortress.errors import Stop
+from fortress.pulumi_cli import deployed_before, environment
 from images import catalogue
 from settings import PROJECT, StackSettings
 from tests.stand_ins import Downloads, downloads
@@ -235,15 +236,54 @@ def test_a_stack_file_without_a_place_for_a_line_is_left_alone_and_the_line_is_s
         up._settings_or_first_ones(QUIET, "home", up._engine("home"))
 
 
+def test_a_state_in_the_home_folder_is_made_and_read_there(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "her"))
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "file://~/states")
+    assert environment(tmp_path, tmp_path)["PULUMI_BACKEND_URL"] == "file://~/states", "Pulumi reads it itself"
+    assert (tmp_path / "her" / "states").is_dir() and not (tmp_path / "~").exists()
+    state = tmp_path / "her" / "states" / ".pulumi" / "stacks" / PROJECT / "home.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"checkpoint": {"latest": {"resources": [{"urn": "x"}]}}}))
+    assert deployed_before("home")
+
+
 @pytest.mark.parametrize(
     ("latest", "expected"),
     [(None, "registry-only"), ({"resources": []}, "registry-only"), ({"resources": [{"urn": "x"}]}, "online")],
 )
 def test_a_moment_without_downloads_moves_no_stack_that_is_there(home: Path, latest: Any, expected: str):
-    state = paths.state() / "pulumi" / ".pulumi" / "stacks" / PROJECT / "home.json"
+    state_of("home", latest)
+    assert up._engine("home") == expected
+
+
+def state_of(stack: str, latest: Any) -> None:
+    state = paths.state() / "pulumi" / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
     state.parent.mkdir(parents=True)
     state.write_text(json.dumps({"version": 3, "checkpoint": {"latest": latest}}))
-    assert up._engine("home") == expected
+
+
+@pytest.mark.parametrize("stack", ["dev", "home"])
+def test_a_stack_that_is_deployed_gets_no_fresh_file_and_is_not_called_gone(
+    stack: str, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A second clone, or `git clean`: the state is of the account."""
+    home.unlink()
+    monkeypatch.setattr(docker_engine, "ensure", lambda _: None)
+    monkeypatch.setattr(docker_engine, "socket", lambda: "/var/run/docker.sock")
+    state_of(stack, {"resources": [{"urn": "x"}]})
+
+    def reach() -> None:
+        with up.reached(QUIET, stack):
+            pass
+
+    said = rf"'{stack}' is deployed, but .* no stacks/Pulumi\.{stack}\.yaml.*Copy.*`pulumi destroy --stack {stack}`"
+    for act in (lambda: up.up(QUIET, stack), lambda: up.down(QUIET, stack), reach):
+        with pytest.raises(Stop, match=said):
+            act()
+    assert not paths.stack_file(stack).exists()
 
 
 def test_what_an_engine_falls_short_of_is_said_at_its_start_and_is_the_catalogues():

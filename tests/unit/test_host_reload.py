@@ -11,14 +11,14 @@ from components.host import Consumer, _deliver
 DOCKER = """#!/bin/sh
 case $1 in
 run) exit 0 ;;
-inspect)
+images) echo 0123456789ab ;;
+ps)
+  case " $* " in *" --filter name=^name\\$ "*) ;; *) exit 2 ;; esac
   word=$(head -n 1 "$0.says"); sed -i 1d "$0.says"
-  case $3$word in
-  *Running*running | *Running*restarting) echo true ;;
-  *Running*) echo false ;;
-  *) echo "$word" ;;
-  esac ;;
+  case $word in "no answer") echo "the engine's words" >&2; exit 1 ;; esac
+  case " $* " in *" --filter status=$word "*) echo 0123456789ab ;; esac ;;
 exec) echo "$*" >> "$0.told"; [ ! -e "$0.refuses" ] || { echo "the engine's words" >&2; exit 1; } ;;
+*) exit 2 ;;
 esac
 """
 
@@ -32,10 +32,23 @@ esac
         ([""], True, 0, True),
         (["running", "restarting"], True, 1, True),
         (["running", "running", "running"], True, 3, False),
+        (["paused", "paused", "paused"], True, 3, False),
+        (["no answer", "no answer", "no answer"], True, 0, False),
+        (["no answer", "running"], False, 1, True),
     ],
-    ids=["running", "crash loop", "stopped", "not made yet", "crashed after the question", "running and deaf"],
+    ids=[
+        "running",
+        "crash loop",
+        "stopped",
+        "not made yet",
+        "crashed after the question",
+        "running and deaf",
+        "paused",
+        "engine silent",
+        "engine silent once",
+    ],
 )
-def test_only_what_runs_is_told_and_only_what_runs_and_is_deaf_fails(
+def test_what_runs_is_told_and_what_may_go_on_with_the_old_files_fails(
     says: list[str], refuses: bool, told: int, passes: bool, tmp_path: Path
 ) -> None:
     (tmp_path / "docker").write_text(DOCKER)

@@ -5,13 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 import images
-from images import catalogue
+from images import base, catalogue
 from images.catalogue import ImageError
 from offline import build as go
 
@@ -87,7 +88,7 @@ def test_an_image_without_a_digest_is_refused_by_name(locked: catalogue.Catalogu
     unlocked = locked.model_copy(update={"pulled": {**locked.pulled, "debian": debian}})
     with pytest.raises(ImageError, match=r"debian:sid-slim.*fortress images lock"):
         images.recipe("gateway", "online", unlocked)
-    assert images.recipe("gateway", "registry-only", unlocked).tag.startswith("fortress/gateway:")
+    assert images.recipe("gateway", "registry-only", unlocked).tag.startswith(f"{base.OURS}/gateway:")
 
 
 def test_tags_are_content_addresses_and_the_same_every_time(locked: catalogue.Catalogue, checkout: Path) -> None:
@@ -95,9 +96,17 @@ def test_tags_are_content_addresses_and_the_same_every_time(locked: catalogue.Ca
         first = tags(mode, locked)
         assert first == tags(mode, locked, checkout), "another checkout, the same plan"
         for name, tag in first.items():
-            assert re.fullmatch(rf"fortress/{name}:[0-9a-f]{{12}}", tag)
+            assert re.fullmatch(rf"fortress\.invalid/{name}:[0-9a-f]{{12}}", tag)
     online, registry_only = (tags(mode, locked) for mode in images.MODES)
     assert not set(online.values()) & set(registry_only.values())
+
+
+def test_what_we_build_is_named_so_that_no_registry_can_have_it(locked: catalogue.Catalogue) -> None:
+    """A folder in the public registry may be anybody's, and a missing image would be pulled from there."""
+    named = {base.tag(locked), *(tag for mode in images.MODES for tag in tags(mode, locked).values())}
+    named.add(images.recipe("client", "registry-only", locked).arguments["OLLAMA"])
+    for registry in (name.partition("/")[0] for name in named):
+        assert registry.rpartition(".")[2] == "invalid", "the only ending that no name server may ever know (RFC 2606)"
 
 
 @pytest.mark.parametrize("mode", images.MODES)
@@ -312,6 +321,32 @@ def test_a_recipe_copies_only_what_its_context_holds(locked: catalogue.Catalogue
     assert set(re.findall(r"^ARG (\w+)$", text, re.MULTILINE)) == set(made.arguments)
     assert re.search(r"^USER \d+:\d+$", text, re.MULTILINE)
     assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
+
+
+def test_the_base_has_folders_that_everybody_may_enter_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else uid 101 cannot reach its log folder, and the tarball is kept for good."""
+    tree = " ".join(f"/{folder}/old" for folder in base.UNNEEDED)
+    # As the real ones: `unshare` runs what follows its options, debootstrap sets a umask of its own.
+    for name, script in (
+        ("unshare", 'shift 3; exec "$@"'),
+        ("debootstrap", f'umask 022; for root; do :; done; for each in {tree}; do mkdir -p "$root$each"; done'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("FORTRESS_DEBIAN_MIRROR", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    before = os.umask(0o077)
+    try:
+        base._make(tmp_path / "base.tar", lambda _: None)
+    finally:
+        os.umask(before)
+    with tarfile.open(tmp_path / "base.tar") as packed:
+        modes = {entry.name.removeprefix("./"): entry.mode for entry in packed}
+    assert set(base.UNNEEDED) <= set(modes) and "var/log/old" not in modes
+    assert {name: oct(mode) for name, mode in modes.items() if mode != 0o755} == {}
 
 
 def test_scripts_pass_shellcheck() -> None:

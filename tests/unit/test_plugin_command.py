@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,27 @@ def test_a_host_that_cannot_be_reached_is_said_after_as_many_tries_as_asked(
         over_ssh(host, nowhere)
     assert "\n" not in str(failed.value)
     assert waits == [1, 2]
+
+
+def test_a_host_that_falls_silent_under_a_command_ends_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a network change: nothing comes any more, not even the end of the connection."""
+    woken = threading.Event()
+
+    class Silent(list[tuple[str, str]]):
+        def append(self, heard: tuple[str, str]) -> None:
+            super().append(heard)
+            woken.wait(20)  # and the whole server with it
+
+    monkeypatch.setattr(command, "ALIVE_EVERY_S", 0.2)
+    host.heard = Silent()
+    begun = time.monotonic()
+    try:
+        with pytest.raises(Failed, match=r"^root@127\.0\.0\.1:\d+ fell silent or closed the connection while"):
+            over_ssh(host)
+    finally:
+        woken.set()
+    assert time.monotonic() - begun < 10, "it waited for the end of what answers nothing"
+    assert host.heard == [("wc -c", "a secret")]
 
 
 @pytest.mark.parametrize("key", ["privateKey", "hostKey"])

@@ -1,5 +1,7 @@
 """What is found out about a machine: free networks and ports for a first stack file, and what a deployment meets."""
 
+import errno
+import os
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Network
@@ -8,8 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
-from fortress import preflight, stack_file
+from fortress import preflight, stack_file, up
 from fortress.errors import Stop
 from settings import PROJECT, StackSettings, load
 
@@ -146,3 +149,98 @@ def test_a_port_is_taken_where_its_address_is(routes: list[IPv4Network], theirs:
 def test_a_port_of_another_program_is_taken_too(routes: list[IPv4Network], taken: int):
     with pytest.raises(Stop, match=f"UDP port {taken} is in use"):
         preflight.check(settings(port=taken), Engine())  # pyright: ignore[reportArgumentType]
+
+
+class Labelled(Engine):
+    """An engine that lists by label, as Docker's does."""
+
+    def __init__(self, *found: tuple[str, str, str]):
+        def listed(kind: str, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
+            stacks = [each.partition("=")[2] for each in filters["label"] if each.startswith(f"{preflight.LABEL}=")]
+            return [
+                {"Name": name, "Names": [f"/{name}"], "Labels": {"fortress.component": name.split("-")[-1]}}
+                for what, name, stack in found
+                if what == kind and stack in stacks
+            ]
+
+        self.api = self
+        self.networks = lambda filters: listed("network", filters)
+        self.containers = lambda all, filters: listed("container", filters) if all else []
+
+
+def test_a_stack_of_this_name_that_no_state_knows_is_refused_with_both_ways_out():
+    foreign = Labelled(
+        ("container", "fortress-home-gateway", "home"),
+        ("container", "fortress-home-client", "home"),
+        ("container", "fortress-other-gateway", "other"),
+        ("network", "fortress-home-wan", "home"),
+        ("network", "fortress-home-edge", "home"),
+    )
+    with pytest.raises(Stop, match=r"rename stacks/Pulumi\.home\.yaml.*`make up STACK=`") as stop:
+        preflight.refuse_unknown(settings(), foreign)  # pyright: ignore[reportArgumentType]
+    assert ("`docker rm -f fortress-home-gateway && docker network rm fortress-home-edge fortress-home-wan`") in str(
+        stop.value
+    )
+    for nobodys in (("container", "x-client", "home"), ("container", "x-gateway", "other"), ("network", "y", "other")):
+        preflight.refuse_unknown(settings(), Labelled(nobodys))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("state", "refused"), [(None, True), ([], True), ([{"type": "pulumi:pulumi:Stack"}], False)])
+@pytest.mark.parametrize("build", [True, False], ids=["up", "down"])
+def test_only_a_stack_of_which_the_state_knows_nothing_is_asked_about(
+    state: list[Any] | None, refused: bool, build: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """A killed first `up` has its state: the stack is made before anything that has its label."""
+    foreign = Labelled(("container", "fortress-home-gateway", "home"))
+    done: list[str] = []
+
+    class Pulumi:
+        def __init__(self, *_: object) -> None:
+            self.exists = lambda: state is not None
+            self.deployment = lambda: {"resources": state}
+            self.read = lambda *words: done.append(words[1])
+
+    monkeypatch.setattr(up, "Pulumi", Pulumi)
+    monkeypatch.setattr(up, "_engine", lambda _: "registry-only")
+    monkeypatch.setattr(up, "exports", lambda *_: {})
+    monkeypatch.setattr(up, "_settings_or_first_ones", lambda *_: settings())
+    monkeypatch.setattr(up, "_bring_images", lambda *_: done.append("images"))
+    monkeypatch.setattr(up.preflight, "check", lambda *_: None)
+    monkeypatch.setattr(up.preflight, "digests", lambda _: None)
+    monkeypatch.setattr(up.renewal, "renew_when_due", lambda *_: done.append("renewal"))
+    monkeypatch.setattr(up.docker_engine, "reach", lambda *_: foreign)
+    foreign.close = lambda: None
+    if refused:
+        with pytest.raises(Stop, match="does not know"):
+            up.ready(Console(quiet=True), "home", build=build)
+        assert done == []
+    else:
+        up.ready(Console(quiet=True), "home", build=build)
+        assert done == (["images", "renewal"] if build else ["renewal"])
+
+
+@pytest.mark.parametrize(
+    ("why", "refused"),
+    [
+        (errno.EACCES, None),
+        (errno.EPERM, None),
+        (errno.EADDRINUSE, "UDP port 443 is in use on this machine"),
+        (errno.EADDRNOTAVAIL, r"published_address 192\.0\.2\.1 is no address of this machine"),
+    ],
+    ids=errno.errorcode.get,
+)
+def test_a_port_that_this_account_may_not_take_is_the_engines_to_try(
+    why: int, refused: str | None, routes: list[IPv4Network], monkeypatch: pytest.MonkeyPatch
+):
+    class Refusing(socket.socket):
+        def bind(self, address: object) -> None:
+            assert address == ("192.0.2.1", 443)
+            raise OSError(why, os.strerror(why))
+
+    monkeypatch.setattr(socket, "socket", Refusing)
+    wanted = settings(port=443, published_address="192.0.2.1")
+    if refused is None:
+        preflight.check(wanted, Engine())  # pyright: ignore[reportArgumentType]
+        return
+    with pytest.raises(Stop, match=refused):
+        preflight.check(wanted, Engine())  # pyright: ignore[reportArgumentType]

@@ -46,8 +46,9 @@ def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_goes_where_the_api_is_and_believes_whom_the_users_believe(
     more: dict[str, Any], url: str, also_believed: str
 ):
-    *_, where, _, believed = ask.command(settings(**more), "10.66.0.1", "client")
+    *words, where, _, believed = ask.command(settings(**more), "10.66.0.1", "client")
     assert (where, believed) == (url, also_believed)
+    assert words[:4] == ["docker", "run", "--pull", "never"], "it is handed a user's keys"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fortress import stack_lock
+from fortress import paths, stack_lock
 from settings import PROJECT
 
 HERE = platform.node()
@@ -80,3 +80,13 @@ def test_another_stacks_lock_and_another_kind_of_backend_are_not_read(
     lock(locks, running)
     assert stack_lock.holders(f"file://{tmp_path}", "home") == []
     assert stack_lock.holders("s3://bucket", "dev") == []
+
+
+@pytest.mark.parametrize("address", ["file://~", "file://~/", "file://~?no_tmp_dir=false", "file://."])
+def test_a_backend_is_found_where_pulumi_finds_it(
+    address: str, tmp_path: Path, locks: Path, running: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(paths, "CHECKOUT", tmp_path)
+    lock(locks, running)
+    assert [holder.pid for holder in stack_lock.holders(address, "dev")] == [running]

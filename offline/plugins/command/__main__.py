@@ -12,6 +12,8 @@ import asyncssh
 from offline.plugins.provider import UNKNOWN, Diff, Failed, Refused, Values, compare, known_only, secret, serve
 
 SHARED = ("create", "update", "delete", "stdin", "triggers", "environment", "logging", "addPreviousOutputInEnv")
+ALIVE_EVERY_S, ALIVE_TRIES = 15, 3
+"""A host that says nothing to so many questions is gone: after a network change a command would never end."""
 CONFIG_MARKS = {"__pulumi-go-provider-version": "1.2.0"}
 
 
@@ -132,11 +134,14 @@ async def _over_ssh(to: Values, text: str, stdin: str) -> tuple[int, str, str]:
                 known_hosts=([pinned], [], []),
                 agent_path=None,
                 connect_timeout=int(to["perDialTimeout"]),
+                keepalive_interval=ALIVE_EVERY_S,
+                keepalive_count_max=ALIVE_TRIES,
                 config=None,
             ) as connection:
                 done = await connection.run(text, input=stdin, check=False, errors="replace")
-                code = done.exit_status if done.exit_status is not None else 255
-                return code, str(done.stdout or ""), str(done.stderr or "")
+                if done.exit_status is None:
+                    raise Failed(f"{where} fell silent or closed the connection while a command ran; run this again")
+                return done.exit_status, str(done.stdout or ""), str(done.stderr or "")
         except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as error:
             raise Failed(f"{where} shows another host key than the pinned one; nothing was sent") from error
         except asyncssh.PermissionDenied as error:

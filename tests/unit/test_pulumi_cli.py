@@ -1,0 +1,74 @@
+"""What becomes of a running `pulumi` when somebody presses Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fortress import paths
+
+PULUMI = """#!/bin/sh
+cancel() {
+  trap "" INT
+  kill "$work"
+  echo cancelling > "$0.hears"
+  sleep 1
+  echo saved > "$0.state"
+  exit 1
+}
+trap cancel INT
+sleep 60 & work=$!
+echo works > "$0.hears"
+wait
+"""
+CALLER = """
+import sys
+from fortress.pulumi_cli import Pulumi
+try:
+    Pulumi("dev", {"PATH": sys.argv[1]}).METHOD("up")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def heard(folder: Path, word: str) -> None:
+    file, deadline = folder / "pulumi.hears", time.monotonic() + 20
+    while not file.exists() or word not in file.read_text():
+        assert time.monotonic() < deadline, f"pulumi is not {word}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("method", ["run", "read"])
+@pytest.mark.parametrize("presses", [1, 2])
+def test_an_interrupted_pulumi_is_let_cancel_in_order_and_save_its_state(
+    method: str, presses: int, tmp_path: Path
+) -> None:
+    (tmp_path / "pulumi").write_text(PULUMI)
+    (tmp_path / "pulumi").chmod(0o755)
+    caller = subprocess.Popen(
+        [sys.executable, "-c", CALLER.replace("METHOD", method), f"{tmp_path}:{os.environ['PATH']}"],
+        cwd=paths.CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # as a terminal, Ctrl-C is for the whole group
+    )
+    try:
+        heard(tmp_path, "works")
+        os.killpg(caller.pid, signal.SIGINT)
+        heard(tmp_path, "cancelling")
+        for _ in range(presses - 1):
+            time.sleep(0.1)
+            os.killpg(caller.pid, signal.SIGINT)
+        said, _ = caller.communicate(timeout=20)
+        assert (tmp_path / "pulumi.state").read_text() == "saved\n", "it was killed while it cancelled"
+        assert said.endswith("interrupted\n"), said
+        assert caller.returncode == 0
+    finally:
+        if caller.poll() is None:
+            os.killpg(caller.pid, signal.SIGKILL)
+            caller.wait()
