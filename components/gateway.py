@@ -121,6 +121,7 @@ class Gateway(pulumi.ComponentResource):
 
     def _container(self, name: str) -> docker.Container:
         plan, networks = self.args.settings.plan, self.args.networks
+        largest = self.args.settings.gateway.body_limit_mb
         attachments = [
             Attachment(networks.edge, str(plan.edge.gateway)),
             Attachment(networks.model, str(plan.model.gateway)),
@@ -138,8 +139,9 @@ class Gateway(pulumi.ComponentResource):
                 entrypoints=["nginx"],
                 command=["-c", "/config/current/nginx.conf", "-g", "daemon off;"],
                 networks=attachments,
-                memory_mb=512,
-                tmpfs={"/tmp": "nosuid,nodev,noexec,size=256m,mode=1777"},  # noqa: S108 - bodies wait here
+                # Of each large body there are four copies while it waits for its turn; one of them lies in /tmp.
+                memory_mb=256 + 24 * largest,
+                tmpfs={"/tmp": f"nosuid,nodev,noexec,size={max(256, 6 * largest)}m,mode=1777"},  # noqa: S108
                 volumes={"/var/log/gateway": self.audit, "/var/lib/gateway": self.state},
                 files=self.files,
                 grace_s=30,  # an answer in flight may finish when the image changes

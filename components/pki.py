@@ -15,6 +15,8 @@ from pulumi import Output, ResourceOptions
 CA_HOURS = 10 * 365 * 24
 LEAF_HOURS = 397 * 24
 LONGEST_COMMON_NAME = 64
+FIRST = "1"
+"""The epoch of an authority without one in its name: what is deployed and believed keeps its authority."""
 HOP_SERVER = "ollama-sidecar"
 HOP_CLIENT = "gateway"
 
@@ -74,13 +76,15 @@ class Pki(pulumi.ComponentResource):
 
     def _authority(self, name: str, common_name: str) -> _Authority:
         """While an authority changes, the former one goes on signing: bundles that know only that one go on, too."""
-        new = self._signer(f"{name}-{self.args.ca_epoch}", f"{common_name} {self.args.ca_epoch}")
+        new = self._signer(name, common_name, self.args.ca_epoch)
         if self.args.previous_ca_epoch is None:
             return _Authority(*new, believed=new[1].cert_pem)
-        former = self._signer(f"{name}-{self.args.previous_ca_epoch}", f"{common_name} {self.args.previous_ca_epoch}")
+        former = self._signer(name, common_name, self.args.previous_ca_epoch)
         return _Authority(*former, believed=Output.concat(new[1].cert_pem, former[1].cert_pem))
 
-    def _signer(self, name: str, common_name: str) -> tuple[tls.PrivateKey, tls.SelfSignedCert]:
+    def _signer(self, name: str, common_name: str, epoch: str) -> tuple[tls.PrivateKey, tls.SelfSignedCert]:
+        if epoch != FIRST:
+            name, common_name = f"{name}-{epoch}", f"{common_name} {epoch}"
         key = self._key(f"{name}-key")
         certificate = tls.SelfSignedCert(
             name,

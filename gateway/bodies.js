@@ -42,9 +42,8 @@ function limit(ask, row, user, more) {
     const wrong = nested(ask, 'options', bounds.ALL) || nested(ask, 'stream_options', keys.stream_options.keys);
     if (wrong) return wrong;
     // Counts of tokens too, whatever they are: where one is absent or unbounded is not nothing.
-    const asked = Object.keys(ask);
-    for (let i = 0; i < asked.length; i++) {
-        const key = asked[i], value = ask[key];
+    for (const key of Object.keys(ask)) {
+        const value = ask[key];
         if ((typeof value === 'number' || key.slice(-7) === '_tokens') && value !== null && !bounds.exact(value))
             return refuse(400, 'number-type', '"' + key + '" must be a number of at most 2^53');
     }
@@ -54,8 +53,8 @@ function limit(ask, row, user, more) {
     if (ask.stream_options) ask.stream_options = only(ask.stream_options, keys.stream_options.keys);
     if (ask.options) ask.options = bounds.options(ask.options, user);
     if (ask.options instanceof errors.Refusal) return ask.options;
-    // Pinning, unloading and loading anew is felt by everybody.
-    if (user.role !== 'admin') ['keep_alive', 'shift'].forEach(key => { delete ask[key]; });
+    // Pinning, unloading and loading anew is felt by everybody, and so is a template: Ollama runs it as long as it loops.
+    if (user.role !== 'admin') ['keep_alive', 'shift', 'template'].forEach(key => { delete ask[key]; });
     bounds.bound(ask, row, user);
     return null;
 }

@@ -26,8 +26,9 @@ function options(given, user) {
         if (value === null || allowed.indexOf(key) < 0) continue; // to Ollama, null is absent
         if (!typed(key, value))
             return errors.refuse(400, 'option-type', 'option "' + key + '" has the wrong type, or is too large to be kept exact');
-        // Each other context loads the model anew, for everybody: a user gets the stack's, or the one wider one.
-        if (key === 'num_ctx' && user.role === 'admin') value = clamp(value, user.limits.context_tokens);
+        // Each other context loads the model anew, for everybody: a user gets the stack's, or the one wider one. And for
+        // so many tokens that it shall not repeat, the runner takes memory at once.
+        if (key === 'repeat_last_n' || (key === 'num_ctx' && user.role === 'admin')) value = clamp(value, user.limits.context_tokens);
         else if (key === 'num_ctx') value = value > user.stack_ctx ? user.num_ctx : null;
         if (value !== null) out[key] = value;
     }

@@ -347,7 +347,7 @@ async function decide(r, said, route, page, denied, body) {
     if (closed) return end(r, closed.status === 401 || closed.reason === 'not-in-the-list' ? unproven(r, closed) : closed);
     const user = principals.users[caller.user], id = v.request_id;
     const crowded = () => route.class === 'inference' ? overStreams(v, id, caller, user.limits) : null;
-    const over = overRate(route, caller, user.limits) || crowded();
+    const over = (!route.file && overRate(route, caller, user.limits)) || crowded();
     if (over) return end(r, over);
     if (route.tail) {
         const refusal = bodies.judgeTail(route, r.uri, user);
@@ -375,15 +375,14 @@ async function decide(r, said, route, page, denied, body) {
     judged(v, 'allowed', '');
 }
 
-/** js_content of whatever has no location: nothing here, for everybody; the audit line still says who asked. */
+/** js_access of whatever has no location: nothing here, for everybody; the audit line still says who asked. */
 function nothing(r) {
     if (misdirected(r)) return;
     note(r, who(r));
-    const declared = routes.declared.some(path => asked(r) === path);
-    end(r, declared ? errors.refuse(404, 'never', errors.DECLARED) : errors.made(404));
+    end(r, routes.declared.indexOf(asked(r)) < 0 ? errors.made(404) : errors.refuse(404, 'never', errors.DECLARED));
 }
 
-/** js_content of the error pages /-/error/<status>: what nginx itself refused, in the caller's shape. */
+/** js_access of the error pages /-/error/<status>: what nginx itself refused, in the caller's shape. */
 function failed(r) {
     const status = Number(r.uri.slice(r.uri.lastIndexOf('/') + 1)) || 500;
     const refusal = (r.variables.fortress_page && session.failed(asked(r), status)) || errors.made(status);
@@ -419,8 +418,7 @@ async function describe(r) {
     const all = await ask(r, '/v1/models');
     if (!all) return;
     const found = models.described(all, r.variables.fortress_model);
-    if (found) answer(r, found);
-    else end(r, errors.refuse(404, 'no-such-model', 'there is no such model here'));
+    return found ? answer(r, found) : end(r, errors.refuse(404, 'no-such-model', 'there is no such model here'));
 }
 
 /**
@@ -446,6 +444,8 @@ function watch(r, data, flags) {
 function check(r, own, now) {
     const why = !shared.live.has(own.ticket) ? 'revoked'
         : isBlocked(r, own.user) ? 'blocked'
+        // Who reads slowly holds up Ollama, and whoever waits for it.
+        : now - own.admitted > principals.longest_answer_ms ? 'too-long'
         : observe.alone(now) && leaving() ? 'stopping' : '';
     if (why) {
         judged(r.variables, 'cut', why);

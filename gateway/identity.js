@@ -38,10 +38,9 @@ function identify(known, header, sha256, relay, address) {
 /** The tickets of everybody who may act: an open stream whose ticket is not among them is cut. */
 function tickets(known) {
     const all = Object.keys(known.keys).map(hash => 'k:' + hash);
-    Object.keys(known.addresses).forEach(place => {
+    for (const place of Object.keys(known.addresses))
         if (known.users[known.addresses[place].user].keyless) all.push('a:' + place);
-    });
-    Object.keys(known.emails).forEach(mail => { all.push('s:' + known.emails[mail] + '|' + mail); });
+    Object.keys(known.emails).forEach(mail => { all.push('s:' + known.browser.epoch + '|' + known.emails[mail] + '|' + mail); });
     return all;
 }
 

@@ -2,7 +2,8 @@
 
 import errors from 'errors.js';
 
-const DEPTH = 64, DIGITS = 400;
+// Of MEMBERS: llama-server takes cubic time for the properties of a schema, also when its sender has left.
+const DEPTH = 64, DIGITS = 400, MEMBERS = 500;
 // What one body may cost this engine, which serves everybody: a byte outside of strings and an escaped quote count 1, a
 // string and an opening bracket 8 each, a long key its length. All of it takes about 100 ms; a chat of 6,000 messages fits.
 const MOST = 262144, EACH = 7;
@@ -19,6 +20,8 @@ function tooMany() {
 
 function tooDeep() { return refuse(400, 'too-deep', 'the body is nested more than ' + DEPTH + ' deep'); }
 
+function tooWide() { return refuse(413, 'too-many-keys', 'an object of the body has more than ' + MEMBERS + ' keys'); }
+
 function tooLarge() { return refuse(400, 'number-size', 'the body holds a number that no decoder can keep'); }
 
 // - . 0-9 and + e E
@@ -29,12 +32,10 @@ function unkept(bytes, from, to) {
     return to - from > 4 && (to - from > DIGITS || !isFinite(Number(bytes.subarray(from, to).toString())));
 }
 
-function space(c) { return c === 32 || c === 10 || c === 13 || c === 9; }
-
 // Is the string that ends at `end` a key? Behind much white space it is taken for one: kept whole, and counted.
 function isKey(bytes, end) {
     let at = end + 1;
-    while (at < end + 64 && space(bytes[at])) at++;
+    while (at < end + 64 && [32, 10, 13, 9].indexOf(bytes[at]) >= 0) at++;
     return bytes[at] === COLON || at === end + 64;
 }
 
@@ -78,7 +79,7 @@ function read(bytes, mark) {
 
 /** In one pass, and before anything recursive: Refusal, or {text, insides}; the text is JSON where the bytes are. */
 function shorten(bytes, mark) {
-    const parts = [], insides = [], size = bytes.length;
+    const parts = [], insides = [], members = [], size = bytes.length;
     let at = 0, kept = 0, depth = 0, spent = 0;
     while (at < size) {
         let quote = bytes.indexOf(QUOTE, at);
@@ -89,6 +90,9 @@ function shorten(bytes, mark) {
             if (c === 123 || c === 91) {
                 spent += EACH;
                 if (++depth > DEPTH) return tooDeep();
+                members[depth] = 0;
+            } else if (c === COLON) {
+                if (++members[depth] > MEMBERS) return tooWide();
             } else if (c === 125 || c === 93) {
                 depth--;
             } else if (numeric(c)) {

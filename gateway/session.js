@@ -48,7 +48,7 @@ function caller(known, status, email, row) {
     const name = (email || '').toLowerCase();
     if (!Object.prototype.hasOwnProperty.call(known.emails, name)) return stranger();
     const user = known.emails[name];
-    return { user: user, proof: 'session', ticket: 's:' + user + '|' + name, device: row && row.user === user ? row.device : '' };
+    return { user: user, proof: 'session', ticket: 's:' + known.browser.epoch + '|' + user + '|' + name, device: row && row.user === user ? row.device : '' };
 }
 
 function stranger() {

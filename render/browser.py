@@ -44,7 +44,7 @@ connect-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'n
         location / {
             limit_req zone=known burst={{ flood_burst | number }} nodelay;
             limit_req zone=stranger burst=100 nodelay;
-            js_content gateway.nothing;
+            js_access gateway.nothing;
         }
 """
     + ERRORS
@@ -74,13 +74,14 @@ connect-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'n
 
         # Without this line nginx would answer the path without its last slash by itself, with a redirect.
         location = {{ grafana.path[:-1] | path }} {
-            js_content gateway.nothing;
+            js_access gateway.nothing;
         }
 
         # For admins. Its headers are its own: the page's would forbid its scripts. The policy says who reads.
         location ^~ {{ grafana.path | path }} {
             limit_req zone=known burst=1000 nodelay;
-            limit_req zone=stranger burst=100 nodelay;
+            # A session is a stranger to nginx, and a dashboard asks much at once.
+            limit_req zone=stranger burst=1000 nodelay;
             client_max_body_size {{ body_limit | number }};
             js_access gateway.enter;
             add_header X-Request-Id $request_id always;
@@ -166,7 +167,12 @@ _STEPS = (
 
 def server(settings: StackSettings) -> str:
     """What both servers of the page include; the steps of a login only where a provider is configured."""
-    rows = [row | {"body_limit": min(row["body_limit"], BODY_LIMIT)} for row in location_rows(settings) if row["page"]]
+    most = settings.gateway.queue_per_user + max(settings.limits_of(user).concurrent for user in settings.users)
+    rows = [
+        row | {"body_limit": min(row["body_limit"], BODY_LIMIT), "unproven": most if row["body"] == "inference" else 0}
+        for row in location_rows(settings)
+        if row["page"]
+    ]
     return _SERVER.render(
         files=[
             {"path": path, "name": name, "type": page.TYPES[name[name.rindex(".") :]]}

@@ -42,9 +42,10 @@ _COMMON = """\
 """
 
 ERRORS = """\
+        # In the access phase, as every refusal: content would first be given the whole body.
         location ^~ /-/error/ {
             internal;
-            js_content gateway.failed;
+            js_access gateway.failed;
         }
 """
 
@@ -70,6 +71,9 @@ ROUTE = """\
             limit_req zone=known burst={{ flood_burst | number }} nodelay;
             limit_req zone=stranger burst=100 nodelay;
             client_max_body_size {{ route.body_limit | number }};
+{% if route.unproven %}
+            limit_conn unproven {{ route.unproven | number }};
+{% endif %}
             js_access gateway.{{ access | name }};
 {% if route.tail == "model" %}
             js_content gateway.describe;
@@ -219,6 +223,12 @@ http {
     limit_req_status 429;
     # Told by the audit trail: an error would show what a stranger has written, in its own letters.
     limit_req_log_level warn;
+{% if page %}
+    # On the page a body is read before a session is known: one device cannot begin as many as it likes.
+    limit_conn_zone $fortress_stranger zone=unproven:1m;
+    limit_conn_status 429;
+    limit_conn_log_level warn;
+{% endif %}
 
     # The end of every request, and of each only once: the policy writes its line, nginx none.
     access_log /dev/null combined if=$fortress_completion;
@@ -332,7 +342,7 @@ http {
         location / {
             limit_req zone=known burst={{ flood_burst | number }} nodelay;
             limit_req zone=stranger burst=100 nodelay;
-            js_content gateway.nothing;
+            js_access gateway.nothing;
         }
 """
     + ERRORS
@@ -343,7 +353,7 @@ http {
 {% if route.tail and route.body == "unlimited" %}
         # Without this line nginx would answer the path without its last slash by itself, with a redirect.
         location = {{ route.path[:-1] | path }} {
-            js_content gateway.nothing;
+            js_access gateway.nothing;
         }
 {% endif %}
 """
@@ -518,6 +528,7 @@ def location_rows(settings: StackSettings) -> list[dict[str, Any]]:
             "page": row.get("page", False),
             "body": row["body"],
             "body_limit": limits[row["body"]],
+            "unproven": 0,
         }
         for row in routes(ollama_version, model_upload=settings.gateway.model_upload)
     ]

@@ -46,6 +46,8 @@ def principals(
             "provider": settings.login is not None,
             "files": list(page.paths()),
             "dashboards": settings.dashboards,
+            # A session's ticket names it: with a new one, open streams of the old sessions end.
+            "epoch": settings.browser.epoch,
         },
         # Whom a sign-in proves; a service has none.
         "emails": {
@@ -56,6 +58,7 @@ def principals(
         "cors_origins": list(settings.gateway.cors_origins),
         "failed_auth_per_minute": settings.gateway.failed_auth_per_minute,
         "stream_timeout_s": settings.gateway.longest_silence_s,
+        "longest_answer_ms": settings.gateway.longest_answer_s * 1000,
         "queue": {
             "slots": settings.gateway.slots or settings.ollama.num_parallel,
             "wait_s": settings.gateway.queue_wait_s,

@@ -85,6 +85,12 @@ class GatewaySettings(Settings):
     read_timeout_s: int = Field(
         default=900, ge=10, le=7200, description="Longest silence of Ollama, model load included."
     )
+    longest_answer_s: int = Field(
+        default=7200,
+        ge=10,
+        le=86_400,
+        description="An answer that still comes after this time is cut: who reads slowly holds up whoever waits.",
+    )
     body_limit_mb: int = Field(default=20, ge=1, le=200, description="Largest inference body; images are in it.")
     model_upload: bool = Field(default=False, description="Admins may create models from uploaded blobs.")
     slots: int | None = Field(

@@ -127,8 +127,8 @@ words.addEventListener('input', () => {
     ready();
 });
 words.addEventListener('keydown', event => {
-    // An input method takes Enter for its own.
-    if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+    // An input method takes Enter for its own; Safari says so by the old code alone.
+    if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
     if (!running) form.requestSubmit();
 });

@@ -227,6 +227,17 @@ def test_certificates_that_nobody_measures_live_as_long_as_one_that_is_measured(
         assert len({each.object["validityPeriodHours"] for each in found}) == 1
 
 
+def test_an_authority_that_is_believed_keeps_its_name_and_an_overlap_has_both():
+    def named(**pki: str) -> dict[str, str]:
+        built = build(CONFIG | {"pki": pki}, preview=False).of("tls:index/selfSignedCert:SelfSignedCert")
+        return {each.name.removeprefix("fortress-pki-"): each.object["subject"]["commonName"] for each in built}
+
+    first = {"ca": "ollama-fortress", "hop-ca": "ollama-fortress hop"}
+    assert named() == first
+    both = first | {"ca-2": "ollama-fortress 2", "hop-ca-2": "ollama-fortress hop 2"}
+    assert named(ca_epoch="2", previous_ca_epoch="1") == both
+
+
 @pytest.mark.parametrize(
     ("named", "refused"),
     [("chat.ollama.fortress.internal", False), ("*.ollama.fortress.internal", False), ("*.fortress.internal", True)],

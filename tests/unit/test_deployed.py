@@ -1,5 +1,7 @@
 """Changes of a stack file that no `up` can make of what is deployed."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 
 from fortress import deployed
 from fortress.errors import Stop
+from fortress.pulumi_cli import Pulumi
 from settings import PROJECT, StackSettings, load
 
 HERE, THERE, KEY = "unix:///var/run/docker.sock", "ssh://deploy@box.example.com:22", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"
@@ -107,3 +110,30 @@ def test_a_change_that_drops_a_protected_volume_is_refused_with_the_steps(
     with pytest.raises(Stop, match=f"without `{line}` .*: fortress-home-{part}\\..*protect: false"):
         deployed.refuse_to_drop(settings(protect=protect), held)
     deployed.refuse_to_drop(settings(), volumes("audit", part, protect=False))
+
+
+class Killed(Pulumi):
+    """A stack whose last run was killed while it made a container; it writes down what is done."""
+
+    def __init__(self, folder: Path, *, pending: bool) -> None:
+        super().__init__("home", {"PULUMI_BACKEND_URL": f"file://{folder}"})
+        labels = [{"label": "fortress.stack", "value": "home"}, {"label": "fortress.component", "value": "gateway"}]
+        made = {"type": deployed.CONTAINER, "inputs": {"name": "fortress-home-gateway", "labels": labels}}
+        operations = [{"type": "creating", "resource": made}] if pending else None
+        self.state = {"resources": state(HERE), "pending_operations": operations}
+        self.done: list[str] = []
+
+    def read(self, *arguments: str, check: bool = True) -> str:
+        if arguments[0] != "stack":
+            self.done.append(" ".join(arguments))
+        return json.dumps({"version": 3, "deployment": self.state})
+
+
+@pytest.mark.parametrize("pending", [True, False])
+def test_what_a_killed_run_made_goes_before_its_operations_are_forgotten(pending: bool, tmp_path: Path):
+    killed = Killed(tmp_path, pending=pending)
+    gateway = SimpleNamespace(name="fortress-home-gateway", id="c1", remove=lambda force: killed.done.append("removed"))
+    there: Any = SimpleNamespace(containers=SimpleNamespace(list=lambda all, filters: [gateway]))
+    killed.recover(there)
+    forgotten = ["removed", "refresh --yes --skip-preview --clear-pending-creates"]
+    assert killed.done == (forgotten if pending else [])

@@ -70,6 +70,15 @@ def test_the_context_has_a_limit(asked: float | None, allowed: int | None, bench
     assert kept(bench, {"options": {"num_ctx": asked}}, user=ANYTHING)["options"].get("num_ctx") == allowed
 
 
+@pytest.mark.parametrize("user", [NARROW, ANYTHING])
+@pytest.mark.parametrize(("asked", "allowed"), [(0, 0), (64, 64), (4097, 4096), (1_500_000_000, 4096), (-1, 4096)])
+def test_what_shall_not_be_repeated_is_no_longer_than_the_context(
+    asked: int, allowed: int, user: dict[str, Any], bench: Bench
+):
+    """The runner takes memory for so many tokens at once, and dies of what it does not get."""
+    assert kept(bench, {"options": {"repeat_last_n": asked}}, user=user)["options"]["repeat_last_n"] == allowed
+
+
 @pytest.mark.parametrize("granted", [None, 8192])
 @pytest.mark.parametrize(("asked", "wider"), [(1, False), (4096, False), (-1, False), (4097, True), (9e15, True)])
 def test_a_user_gets_the_stacks_context_or_the_one_wider_one_else_each_would_load_the_model_anew(

@@ -159,6 +159,7 @@ def check(path: str, user: dict[str, Any], was: dict[str, Any], verdict: dict[st
         allowed |= set(OPTIONS["runner"])
     assert set(options) <= allowed
     assert options.get("num_ctx", 0) <= LIMITS["context_tokens"]
+    assert options.get("repeat_last_n", 0) <= LIMITS["context_tokens"]
     if "answer" in TABLE["routes"][path]:
         assert 0 <= options["num_predict"] <= LIMITS["answer_tokens"]
 

@@ -24,6 +24,7 @@ KNOWN = {
     },
     "users": USERS,
     "emails": {"bob@example.com": "bob"},
+    "browser": {"epoch": "1"},
 }
 
 
@@ -49,7 +50,7 @@ def test_a_key_or_a_keyless_address_says_who_asks(
 
 
 def test_a_ticket_is_given_to_each_key_each_address_that_proves_and_each_e_mail(bench: Bench):
-    assert bench.call("tickets", KNOWN) == [f"k:{HASH}", "a:wireguard|10.66.0.2", "s:bob|bob@example.com"]
+    assert bench.call("tickets", KNOWN) == [f"k:{HASH}", "a:wireguard|10.66.0.2", "s:1|bob|bob@example.com"]
 
 
 ROWS = {

@@ -630,6 +630,27 @@ def test_streams_are_counted_and_given_back_however_they_end(quiet: Bench):
     assert bad == [400] * 4
 
 
+@pytest.mark.parametrize(("path", "status"), [("/nothing", b"404"), ("/-/error/429", b"404"), ("/api/chat", b"401")])
+def test_a_refusal_waits_for_no_body(path: str, status: bytes, quiet: Bench):
+    with quiet.connect() as slow:
+        slow.sendall(request(f"POST {path} HTTP/1.1", "Content-Length: 1000", key=None, body=b"{"))
+        slow.settimeout(3)
+        assert slow.recv(65536).split(b" ")[1] == status
+
+
+def test_an_answer_that_never_ends_is_cut_and_gives_its_slot_back(quiet: Bench):
+    quiet.reload(settings(longest_answer_s=10, slots=1))
+    since = time.monotonic()
+    with opened(quiet, "bob", "1000 100") as endless:
+        while endless.recv(65536):
+            assert time.monotonic() - since < 13
+    line = quiet.audit()[-1]
+    assert (line["verdict"], line["reason"], line["completion"]) == ("cut", "too-long", "cut")
+    assert line["duration_s"] >= 10
+    assert quiet.ask("POST", "/api/generate", key=ALICE, body=generate()).status == 200
+    quiet.reload(settings(model_upload=True))
+
+
 def test_a_flood_without_a_key_is_stopped_and_hurts_no_key(quiet: Bench):
     stranger = "10.66.88.88"
 

@@ -123,6 +123,13 @@ def test_what_loads_a_model_anew_or_keeps_it_is_for_admins(bench: Bench):
     assert (body["keep_alive"], body["shift"]) == (-1, False)
 
 
+def test_a_template_is_a_program_that_ollama_runs_and_for_admins(bench: Bench):
+    text = '{"model":"tiny","prompt":"x","template":"{{range 9000000000000000000}}{{end}}"}'
+    generate = {"path": "/api/generate", "models": ["model"]}
+    assert "template" not in json.loads(judge(bench, text, NARROW, generate)["body"])
+    assert "template" in json.loads(judge(bench, text, ANYTHING, generate)["body"])
+
+
 def test_every_model_of_a_copy_is_judged(bench: Bench):
     assert judge(bench, '{"source":"tiny","destination":"llama3.2:mine"}', NARROW, COPY)["model"] == "tiny"
     verdict = judge(bench, '{"source":"tiny","destination":"evil"}', NARROW, COPY)

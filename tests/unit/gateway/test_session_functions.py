@@ -7,7 +7,7 @@ import pytest
 from tests.unit.gateway.harness import Bench
 
 KNOWN: dict[str, Any] = {
-    "browser": {"provider": True, "files": ["/", "/chat.js"]},
+    "browser": {"provider": True, "files": ["/", "/chat.js"], "epoch": "1"},
     "emails": {"bob@example.com": "bob"},
     "users": {"bob": {"service": False}, "ci": {"service": True}},
 }
@@ -106,7 +106,7 @@ def test_grafana_is_asked_for_what_changes_nothing(path: str, methods: list[str]
 @pytest.mark.parametrize(
     ("status", "email", "row", "expected"),
     [
-        (202, "bob@example.com", None, {"user": "bob", "ticket": "s:bob|bob@example.com", "device": ""}),
+        (202, "bob@example.com", None, {"user": "bob", "ticket": "s:1|bob|bob@example.com", "device": ""}),
         (202, "BOB@example.com", {"user": "bob", "device": "laptop"}, {"user": "bob", "device": "laptop"}),
         (202, "bob@example.com", {"user": "ci", "device": "laptop"}, {"user": "bob", "device": ""}),
         (401, "bob@example.com", None, None), (202, "eve@example.com", None, {"status": 403}),
