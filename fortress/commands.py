@@ -12,7 +12,7 @@ from docker.models.containers import Container
 from rich.console import Console
 from rich.markup import escape
 
-from fortress import docker_engine, paths, up
+from fortress import paths, up
 from fortress.errors import Stop
 from fortress.in_gateway import clock, execute, gateways, operator
 from fortress.trail import COMMANDS
@@ -41,9 +41,11 @@ def recorded(console: Console, stack: str, command: str, about: str, *, last: bo
 
 
 def _tell(console: Console, stack: str, command: str, about: str, result: str, *, quiet: bool = False) -> None:
-    if not paths.stack_file(stack).exists() or (result == "failed" and not docker_engine.answers()):
+    if not paths.stack_file(stack).exists():
         return
     try:
+        if result == "failed" and not up.is_reachable(stack):
+            return
         with up.reached(console, stack) as (_, there):
             troubles = [write(each, command, about, result) for each in gateways(there, stack)]
     except (Stop, ConfigRefused) as stop:

@@ -132,6 +132,11 @@ def _settings(stack: str) -> settings.StackSettings:
     return settings.load(stack, stack_file.read(paths.stack_file(stack)))
 
 
+def is_reachable(stack: str) -> bool:
+    """Whether the stack's engine may be asked as it is: `reached` installs or starts one of this machine."""
+    return _settings(stack).host.ssh is not None or docker_engine.answers()
+
+
 @contextmanager
 def reached(console: Console, stack: str) -> Iterator[tuple[settings.StackSettings, DockerClient]]:
     """A stack's settings and the engine that runs it, for what asks neither Pulumi nor its state."""

@@ -19,7 +19,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import images
-from fortress import cli, commands, in_gateway, trail
+from fortress import cli, commands, docker_engine, in_gateway, trail
 from fortress.errors import Stop
 from render import trails
 from settings import PROJECT, ConfigRefused, load
@@ -27,6 +27,7 @@ from settings import PROJECT, ConfigRefused, load
 NOW = 1_800_000_000
 DAY_S = 86400
 CONFIG: dict[str, Any] = {"users": {"bob": {}}, "wireguard": {"endpoint": "vpn.example.com:51820"}}
+BY_SSH = {"ssh": {"address": "box.example.com", "user": "deploy", "host_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"}}
 WRITER = Path(images.__file__).parent / "trails" / "write-down"
 
 
@@ -185,14 +186,29 @@ def test_without_a_gateway_the_command_stays_done_and_the_gap_is_said(tmp_path: 
     assert "this command is not in the trail: no gateway of stack 'dev' is running" in said.export_text()
 
 
-def _reached(monkeypatch: pytest.MonkeyPatch, folder: Path, engine: Any) -> None:
+@pytest.mark.parametrize(("host", "results"), [(BY_SSH, ["failed"]), (None, [])], ids=["by ssh", "here"])
+def test_a_failure_is_told_to_the_host_whether_or_not_this_machine_has_an_engine(
+    host: Any, results: list[str], inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Only an engine of this machine would be started, or even installed, to hear of it."""
+    _reached(monkeypatch, tmp_path, Engine(inside), host=host, answers=False)
+    with pytest.raises(Stop), commands.recorded(Console(), "dev", "up", "dev"):
+        raise Stop("half-way")
+    assert [each["result"] for each in told(tmp_path)] == results
+
+
+def _reached(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, engine: Any, *, host: Any = None, answers: bool = True
+) -> None:
     @contextmanager
     def reached(*_: Any) -> Iterator[Any]:
         yield None, engine
 
-    (folder / "Pulumi.dev.yaml").touch()
+    config = CONFIG | ({} if host is None else {"host": host})
+    stack = {"config": {f"{PROJECT}:{key}": value for key, value in config.items()}}
+    (folder / "Pulumi.dev.yaml").write_text(json.dumps(stack))
     monkeypatch.setattr(commands.up, "reached", reached)
-    monkeypatch.setattr(commands.docker_engine, "answers", lambda: True)
+    monkeypatch.setattr(docker_engine, "answers", lambda: answers)
     monkeypatch.setattr(commands.paths, "stack_file", lambda _: folder / "Pulumi.dev.yaml")
 
 
