@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 images_app = typer.Typer(no_args_is_help=True, help="Container images: build, pull, lock.")
 app.add_typer(images_app, name="images")
 console = Console()
+
+INTERRUPTED = 130
+"""The code of a command that Ctrl-C ended, as shells have it."""
 
 Stack = Annotated[str, typer.Option("--stack", "-s", envvar="FORTRESS_STACK", help="Name of the environment.")]
 
@@ -112,7 +116,8 @@ def logs_command(
     stack: Stack = "dev",
 ) -> None:
     """Show who asked for what, and how it ended; never what was said."""
-    with up.reached(Console(stderr=True), stack) as (_, there):
+    ends = (KeyboardInterrupt,) if follow else ()
+    with suppress(*ends), up.reached(Console(stderr=True), stack) as (_, there):
         for line in logs.read(there, stack, user=user, verdict=verdict, since=since, follow=follow):
             if as_json:
                 print(logs.as_json(line), flush=True)
@@ -187,7 +192,10 @@ def refuse(title: str, text: str) -> None:
 
 def main() -> None:
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt  # Typer makes a code of it, and of every Exit
+        sys.exit(code)
     except Stop as stop:
         refuse("stopped: ", str(stop))
         sys.exit(1)
@@ -196,9 +204,7 @@ def main() -> None:
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         Console(stderr=True).print("interrupted; run the same command again to go on")
-        sys.exit(130)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
+        sys.exit(INTERRUPTED)
     except typer.TyperException as error:
         refuse("", f"{error}; `bin/fortress --help` lists the commands")
         sys.exit(2)
