@@ -382,7 +382,7 @@ function nothing(r) {
     end(r, routes.declared.indexOf(asked(r)) < 0 ? errors.made(404) : errors.refuse(404, 'never', errors.DECLARED));
 }
 
-/** js_access of the error pages /-/error/<status>: what nginx itself refused, in the caller's shape. */
+/** js_access of the error pages, and js_content for subrequests /-/error/<status>: what nginx itself refused, in the caller's shape. */
 function failed(r) {
     const status = Number(r.uri.slice(r.uri.lastIndexOf('/') + 1)) || 500;
     const refusal = (r.variables.fortress_page && session.failed(asked(r), status)) || errors.made(status);
@@ -445,7 +445,7 @@ function check(r, own, now) {
     const why = !shared.live.has(own.ticket) ? 'revoked'
         : isBlocked(r, own.user) ? 'blocked'
         // Who reads slowly holds up Ollama, and whoever waits for it.
-        : now - own.admitted > principals.longest_answer_ms ? 'too-long'
+        : now - (Number(r.variables.fortress_served) || own.admitted) > principals.longest_answer_ms ? 'too-long'
         : observe.alone(now) && leaving() ? 'stopping' : '';
     if (why) {
         judged(r.variables, 'cut', why);

@@ -42,10 +42,11 @@ _COMMON = """\
 """
 
 ERRORS = """\
-        # In the access phase, as every refusal: content would first be given the whole body.
+        # In the access phase, as every refusal: content would first be given the whole body. Subrequests have none.
         location ^~ /-/error/ {
             internal;
             js_access gateway.failed;
+            js_content gateway.failed;
         }
 """
 

@@ -118,7 +118,11 @@ class GatewaySettings(Settings):
         description="Requests without a valid proof that one address may send a minute, and at once; a valid key or "
         "proven address passes from there all the same.",
     )
-    certificate_file: Path | None = Field(default=None, description="PEM chain to serve instead of the private CA's.")
+    certificate_file: Path | None = Field(
+        default=None,
+        description="PEM chain to serve instead of the private CA's. Where a private authority signed it, its root is "
+        "the last certificate of the chain: bundles tell programs to believe that.",
+    )
     key_file: Path | None = Field(default=None, description="PEM key of certificate_file.")
 
     @model_validator(mode="after")
@@ -421,6 +425,12 @@ class StackSettings(Settings):
                 f"gateway.read_timeout_s is {self.gateway.read_timeout_s} s, below ollama.load_timeout_s "
                 f"({self.ollama.load_timeout_s} s): a cold model would be given up while it loads, and each retry "
                 f"starts the load again. Set it to at least {self.ollama.load_timeout_s}"
+            )
+        if self.gateway.longest_answer_s < self.gateway.read_timeout_s:
+            raise ValueError(
+                f"gateway.longest_answer_s is {self.gateway.longest_answer_s} s, below gateway.read_timeout_s "
+                f"({self.gateway.read_timeout_s} s): who may be silent for so long would be cut at the first word. "
+                f"Set it to at least {self.gateway.read_timeout_s}"
             )
         seen: dict[str, str] = {}
         for name, user in self.users.items():

@@ -56,6 +56,8 @@ def test_an_interrupted_pulumi_is_let_cancel_in_order_and_save_its_state(
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,  # as a terminal, Ctrl-C is for the whole group
+        # Who runs the tests in the background may ignore it, and so would everything below.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         heard(tmp_path, "works")

@@ -88,6 +88,7 @@ def test_an_origin_is_written_as_the_browser_sends_it(origin: str):
         ({"domain": "A.example.com"}, "in lower case"),
         ({"users": {"a": {"previous_epoch": "1"}}}, "the same word as epoch, so nothing would be renewed"),
         ({"users": {"a": {"devices": [{"name": "x", "previous_epoch": "1"}]}}}, "the same word as epoch"),
+        ({"gateway": {"longest_answer_s": 60}}, "Set it to at least 900"),
         ({"pki": {"previous_ca_epoch": "1"}}, "the same word as ca_epoch, so nothing would be renewed"),
         (
             {"users": {"a": {"devices": [{"name": "x", "epoch": "3", "previous_epoch": "1"}]}}},

@@ -17,6 +17,7 @@ ALICE, BOB, CAROL = KEYS["alice"], KEYS["bob"], KEYS["carol"]
 LAPTOP, LAPTOP6, PHONE = "10.66.3.4", "fd66:66:66:66::34", "10.66.5.6"
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "a secret prompt"}]}
 HELLO = json.dumps(CHAT).encode()
+IMPATIENT = {"ollama": {"load_timeout_s": 10}}
 
 
 def generate(prompt: str = "1 0", model: str = "tiny") -> dict[str, Any]:
@@ -639,7 +640,7 @@ def test_a_refusal_waits_for_no_body(path: str, status: bytes, quiet: Bench):
 
 
 def test_an_answer_that_never_ends_is_cut_and_gives_its_slot_back(quiet: Bench):
-    quiet.reload(settings(longest_answer_s=10, slots=1))
+    quiet.reload(settings(stack=IMPATIENT, longest_answer_s=10, read_timeout_s=10, slots=1))
     since = time.monotonic()
     with opened(quiet, "bob", "1000 100") as endless:
         while endless.recv(65536):
@@ -682,6 +683,18 @@ def test_without_ollama_the_answer_is_502_in_the_callers_shape(quiet: Bench):
     assert b"nginx" not in reply.body
     assert line["verdict"] == "failed"
     assert quiet.ask("POST", "/api/chat", key=BOB, body=CHAT).status == 200
+
+
+def test_a_list_that_ollama_does_not_give_is_504(quiet: Bench):
+    quiet.reload(settings(stack=IMPATIENT, read_timeout_s=10))
+    quiet.containers["ollama"].pause()
+    try:
+        reply = quiet.ask("GET", "/api/tags", key=BOB)
+        line = quiet.audit()[-1]
+    finally:
+        quiet.containers["ollama"].unpause()
+        quiet.reload(settings(model_upload=True))
+    assert (reply.status, line["verdict"], line["reason"]) == (504, "failed", "upstream-slow")
 
 
 # Revocation: promise 2. Last, for it changes who is known.
