@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +101,14 @@ class Pulumi:
         return stdout
 
     def exists(self) -> bool:
-        listed: Sequence[dict[str, Any]] = json.loads(self._said("stack", "ls", "--json"))
-        return any(each["name"].rsplit("/", 1)[-1] == self.stack for each in listed)
+        """Whether the backend knows this stack. It is asked of no other, whose state may just be half written."""
+        try:
+            self.read("stack", "--show-name")
+        except Stop as stop:
+            if "no stack named" in str(stop):
+                return False
+            raise
+        return True
 
     def outputs(self) -> dict[str, Any]:
         return json.loads(self.read("stack", "output", "--json", "--show-secrets"))

@@ -1,4 +1,4 @@
-"""What becomes of a running `pulumi` when somebody presses Ctrl-C."""
+"""What is asked of `pulumi`, and what becomes of a running one when somebody presses Ctrl-C."""
 
 import os
 import signal
@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from fortress import paths
+from fortress.errors import Stop
+from fortress.pulumi_cli import Pulumi
 
 PULUMI = """#!/bin/sh
 cancel() {
@@ -74,3 +76,23 @@ def test_an_interrupted_pulumi_is_let_cancel_in_order_and_save_its_state(
         if caller.poll() is None:
             os.killpg(caller.pid, signal.SIGKILL)
             caller.wait()
+
+
+@pytest.mark.parametrize(
+    ("says", "code", "known"),
+    [("dev", 0, True), ("error: no stack named 'dev' found", 255, False), ("error: EOF", 255, None)],
+)
+def test_a_stack_is_known_or_not_and_a_question_without_an_answer_is_neither(
+    says: str, code: int, known: bool | None, tmp_path: Path
+):
+    program = tmp_path / "pulumi"
+    program.write_text(
+        f'#!/bin/sh\n[ "$*" = "stack --show-name --stack dev" ] || exit 9\necho "{says}" >&2\nexit {code}\n'
+    )
+    program.chmod(0o755)
+    pulumi = Pulumi("dev", {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    if known is None:
+        with pytest.raises(Stop, match="EOF"):
+            pulumi.exists()
+    else:
+        assert pulumi.exists() is known
