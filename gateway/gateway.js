@@ -382,7 +382,7 @@ function nothing(r) {
     end(r, routes.declared.indexOf(asked(r)) < 0 ? errors.made(404) : errors.refuse(404, 'never', errors.DECLARED));
 }
 
-/** js_access of the error pages, and js_content for subrequests /-/error/<status>: what nginx itself refused, in the caller's shape. */
+/** Of the error pages /-/error/<status>, js_access and for subrequests js_content: what nginx itself refused, in the caller's shape. */
 function failed(r) {
     const status = Number(r.uri.slice(r.uri.lastIndexOf('/') + 1)) || 500;
     const refusal = (r.variables.fortress_page && session.failed(asked(r), status)) || errors.made(status);

@@ -35,13 +35,14 @@ function identify(known, header, sha256, relay, address) {
     return null;
 }
 
+/** The ticket of a session: with a new browser.epoch, address or user it is another one. */
+function session(known, mail) { return 's:' + known.browser.epoch + '|' + known.emails[mail] + '|' + mail; }
+
 /** The tickets of everybody who may act: an open stream whose ticket is not among them is cut. */
 function tickets(known) {
-    const all = Object.keys(known.keys).map(hash => 'k:' + hash);
-    for (const place of Object.keys(known.addresses))
-        if (known.users[known.addresses[place].user].keyless) all.push('a:' + place);
-    Object.keys(known.emails).forEach(mail => { all.push('s:' + known.browser.epoch + '|' + known.emails[mail] + '|' + mail); });
-    return all;
+    const keyless = Object.keys(known.addresses).filter(place => known.users[known.addresses[place].user].keyless);
+    return Object.keys(known.keys).map(hash => 'k:' + hash).concat(keyless.map(place => 'a:' + place),
+        Object.keys(known.emails).map(mail => session(known, mail)));
 }
 
 function unknown() {
@@ -61,4 +62,4 @@ function crossSite(caller, known, origin, fetchSite, page) {
     return foreign ? errors.refuse(403, 'cross-site', 'a page of another site cannot act for you') : null;
 }
 
-export default { bearer, crossSite, identify, tickets, unknown };
+export default { bearer, crossSite, identify, session, tickets, unknown };

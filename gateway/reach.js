@@ -40,7 +40,7 @@ function part(key, inner) {
     if (key === 'content' || key === 'output') return within(inner);
     if (key === 'images') return images(inner);
     if (key === 'file_url') return place(inner);
-    if (CALLS.indexOf(key) >= 0) return (isObject(inner) ? true : inner && inner.length) ? INSIDE : NONE;
+    if (CALLS.indexOf(key) >= 0) return isObject(inner) || (inner && inner.length) ? INSIDE : NONE;
     if (key === 'role' || key === 'type') return RESULTS.indexOf(String(inner).toLowerCase()) < 0 ? NONE : INSIDE;
     if (key !== 'image_url' && key !== 'source') return NONE;
     if (isObject(inner)) return has(inner, 'url', url => !inline(url)) ? ELSEWHERE : INSIDE;

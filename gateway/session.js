@@ -1,6 +1,7 @@
 // Who asks from a browser, by a session that the login service vouches for; and what a browser's page is told. Touches no nginx object: every function here is plain and runs under any JavaScript engine.
 
 import errors from 'errors.js';
+import identity from 'identity.js';
 import routing from 'routing.js';
 import words from 'words.js';
 
@@ -48,7 +49,7 @@ function caller(known, status, email, row) {
     const name = (email || '').toLowerCase();
     if (!Object.prototype.hasOwnProperty.call(known.emails, name)) return stranger();
     const user = known.emails[name];
-    return { user: user, proof: 'session', ticket: 's:' + known.browser.epoch + '|' + user + '|' + name, device: row && row.user === user ? row.device : '' };
+    return { user: user, proof: 'session', ticket: identity.session(known, name), device: row && row.user === user ? row.device : '' };
 }
 
 function stranger() {
