@@ -6,16 +6,21 @@ from datetime import UTC, datetime
 from cryptography import x509
 from rich.console import Console
 
+from fortress.deployed import Resource
 from fortress.pulumi_cli import Pulumi
 from settings import PROJECT
 
 LEAF = "tls:index/locallySignedCert:LocallySignedCert"
 
 
-def renew_when_due(console: Console, pulumi: Pulumi, now: datetime | None = None) -> None:
-    """Raise `pki.leaf_epoch` in the stack file where a leaf certificate is due; the next preview says what follows."""
+def renew_when_due(
+    console: Console, pulumi: Pulumi, resources: Iterable[Resource], now: datetime | None = None
+) -> None:
+    """Raise `pki.leaf_epoch` in the stack file where a leaf certificate is due; the next preview says what follows.
+
+    resources: of the state.
+    """
     now = now or datetime.now(UTC)
-    resources = pulumi.deployment().get("resources") or []
     pems = [each["outputs"]["certPem"] for each in resources if each["type"] == LEAF and each.get("outputs")]
     if not is_due(pems, now):
         return

@@ -74,7 +74,7 @@ def ready(console: Console, stack: str, *, build: bool) -> Pulumi:
     if not known:
         pulumi.read("stack", "init", "--non-interactive")
     else:
-        renewal.renew_when_due(console, pulumi)
+        renewal.renew_when_due(console, pulumi, standing)
     return pulumi
 
 

@@ -151,7 +151,7 @@ class Deployment:
 
     def fortress(self, *arguments: str, check: bool = True, timeout: float = UP_TIMEOUT_S) -> str:
         done = subprocess.run(
-            [str(self.checkout / "bin" / "fortress"), *arguments, "--stack", self.stack],
+            self._command(*arguments),
             env={**os.environ, **self.own_environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -163,6 +163,19 @@ class Deployment:
             raise AssertionError(f"fortress {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
         self.last_code = done.returncode
         return done.stdout
+
+    def begun(self, *arguments: str) -> "subprocess.Popen[str]":
+        """As `fortress`, but not waited for; what it says is read from its end."""
+        return subprocess.Popen(
+            self._command(*arguments),
+            env={**os.environ, **self.own_environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [str(self.checkout / "bin" / "fortress"), *arguments, "--stack", self.stack]
 
     def up(self, check: bool = True) -> str:
         self.write()

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,12 +29,7 @@ def pulls(deployment: Deployment) -> list[str]:
 def interrupt(deployment: Deployment) -> None:
     """Runs `up` until it pulls, and ends the shell there as a reboot of this machine or a lost connection does."""
     deployment.write()
-    running = subprocess.Popen(
-        [str(deployment.checkout / "bin" / "fortress"), "up", "--stack", deployment.stack],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    running = deployment.begun("up")
     try:
         Client.wait_until(lambda: pulls(deployment) or running.poll() is not None, "pull", 300)
         assert running.poll() is None, f"`up` ended before it pulled: {running.communicate()[0][-2000:]}"

@@ -240,12 +240,7 @@ def test_no_secret_is_in_an_argument_or_the_environment_of_a_process_while_up_ru
 
 
 def test_a_second_run_at_the_same_time_is_refused_by_name(fortress: Deployment):
-    first = subprocess.Popen(
-        [str(paths.CHECKOUT / "bin" / "fortress"), "up", "--stack", fortress.stack],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    first = fortress.begun("up")
     try:
         time.sleep(1.5)
         said = fortress.fortress("up", check=False)
