@@ -14,6 +14,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -56,11 +57,28 @@ def free_udp_port() -> int:
         return int(probe.getsockname()[1])
 
 
+_promised: deque[ipaddress.IPv4Network] = deque(maxlen=8)
+"""The bases that this process chose last: their networks may not be there yet."""
+
+
 def free_base() -> ipaddress.IPv4Network:
-    """A free /20 by lot: two runs at the same time must not both take the first one."""
+    """A free /20 that no other worker of this run takes, by lot: it may be some time until its networks are there.
+
+    Above it are what `make up` writes for a new machine and the gateway's harness, below it what Docker itself chooses.
+    """
     used = [network for network in stack_file.networks_in_use() if network.prefixlen > 0]
-    candidates = ipaddress.IPv4Network("172.16.0.0/12").subnets(new_prefix=BASE_PREFIX)
-    return random.choice([each for each in candidates if not any(each.overlaps(network) for network in used)])
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    every = list(ipaddress.IPv4Network("172.20.0.0/14").subnets(new_prefix=BASE_PREFIX))
+    every += ipaddress.IPv4Network("172.24.0.0/14").subnets(new_prefix=BASE_PREFIX)
+    candidates = every[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+    free = [each for each in candidates if not any(each.overlaps(network) for network in [*used, *_promised])]
+    _promised.append(random.choice(free))
+    return _promised[-1]
+
+
+def free_subnets() -> Iterator[ipaddress.IPv4Network]:
+    """Free /24s, for networks that are not a deployment's: Docker's own choice may be what a deployment waits for."""
+    return free_base().subnets(new_prefix=24)
 
 
 def docker(*arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:

@@ -10,7 +10,7 @@ from docker import from_env
 from fortress import engine
 from fortress.deployed import CONTAINER, NETWORK, remove_half_made
 from images import reference
-from tests.deployment import docker
+from tests.deployment import docker, free_subnets
 
 
 class Stack:
@@ -30,7 +30,7 @@ class Stack:
         if kind == CONTAINER:
             run = ("run", "-d", "--network", "none", "--entrypoint", "sleep", "--name", name)
             return docker(*run, *words, self.image, "1000").strip()
-        return docker("network", "create", *words, name).strip()
+        return docker("network", "create", "--subnet", str(next(free_subnets())), *words, name).strip()
 
     def pending(self, kind: str, part: str, what: str = "creating") -> None:
         labels = [{"label": key, "value": value} for key, value in self.labels(part).items()]

@@ -21,7 +21,7 @@ from components.host import ROOT
 from fortress import engine, paths
 from fortress.pulumi_cli import environment
 from images import reference
-from tests.deployment import Client, docker, printed
+from tests.deployment import Client, docker, free_subnets, printed
 from tests.probe import Probe
 from tests.sshd import Sshd, sshd
 
@@ -44,7 +44,8 @@ files = host.files("files", component="reader", about=["a plain word for the pre
     consumer=Consumer(image=given["image"], uid=given["uid"], container=f"{stack}-reader",
         check="grep -q fine /config/current/verdict || { echo the verdict is not fine >&2; exit 1; }"),
     opts=ResourceOptions(parent=host))
-network = docker.Network("network", name=f"{stack}-net", internal=True, labels=mark(docker.NetworkLabelArgs), opts=opts)
+network = docker.Network("network", name=f"{stack}-net", internal=True, labels=mark(docker.NetworkLabelArgs),
+    ipam_configs=[docker.NetworkIpamConfigArgs(subnet=given["subnet"])], opts=opts)
 docker.Container("reader", name=f"{stack}-reader", image=given["image"], user="1234:1234", entrypoints=["/bin/sh"],
     command=["-c", "grep -q crash /config/current/conf.d/text && exit 1; "
         "trap 'echo told' HUP; echo started; while :; do sleep 1 & wait $!; done"], restart="unless-stopped",
@@ -73,6 +74,7 @@ class OnHost(Probe):
             "uid": UID,
             "image": reference("gateway", chosen),
             "secret": self.secret,
+            "subnet": str(next(free_subnets())),
             "files": {"verdict": "fine\n", "conf.d/text": "one\n"},
         }
         bin_dir, home = engine.prepare(chosen, Console(quiet=True))

@@ -11,17 +11,16 @@ import pytest
 from docker import from_env
 from rich.console import Console
 
-from fortress import stack_file
 from fortress.pulumi_cli import environment
 from images import base, catalogue
 from offline import kit
-from tests.deployment import docker, free_udp_port
+from tests.deployment import docker, free_subnets, free_udp_port
 from tests.probe import Probe
 
 PROGRAM = """
 import pulumi, pulumi_docker as docker
 config = pulumi.Config()
-stack, image, v4, v6 = (config.require(key) for key in ("stack", "image", "subnet", "subnet6"))
+stack, image, v4, v6, out = (config.require(key) for key in ("stack", "image", "subnet", "subnet6", "outer"))
 step = config.require_int("step")
 mark = lambda cls, part: [cls(label="fortress.stack", value=stack), cls(label="fortress.component", value=part)]
 first = v4.rpartition(".")[0]
@@ -30,7 +29,8 @@ opts = pulumi.ResourceOptions(provider=provider)
 here = docker.RemoteImage("image", name=image, keep_locally=True, opts=opts)
 inner = docker.Network("inner", internal=True, ipv6=True, labels=mark(docker.NetworkLabelArgs, "inner"), opts=opts,
     ipam_configs=[docker.NetworkIpamConfigArgs(subnet=v4), docker.NetworkIpamConfigArgs(subnet=v6)])
-outer = docker.Network("outer", labels=mark(docker.NetworkLabelArgs, "outer"), opts=opts)
+outer = docker.Network("outer", labels=mark(docker.NetworkLabelArgs, "outer"), opts=opts,
+    ipam_configs=[docker.NetworkIpamConfigArgs(subnet=out)])
 volume = docker.Volume("volume", labels=mark(docker.VolumeLabelArgs, "volume"), opts=opts)
 a = docker.Container("a", name=f"{stack}-a", image=image, command=["sleep", "1000"],
     envs=[f"STEP={step}"],
@@ -73,11 +73,12 @@ class Program(Probe):
     def __init__(self, folder: Path) -> None:
         name = f"plugin-{secrets.token_hex(3)}"
         bare_image(f"{name}:1")
-        base = stack_file.free_base(stack_file.networks_in_use())
+        subnets = free_subnets()
         self.values = {
             "stack": name,
             "image": f"{name}:1",
-            "subnet": str(next(base.subnets(new_prefix=24))),
+            "subnet": str(next(subnets)),
+            "outer": str(next(subnets)),
             "subnet6": f"fd{secrets.token_hex(1)}:{secrets.token_hex(2)}::/64",
             "port": str(free_udp_port()),
             "step": "1",
