@@ -28,7 +28,7 @@ function named(declared) {
 /** The declared name of a model; one that nobody declared has a name that somebody chose. */
 function model(known, asked) {
     const name = asked ? models.tagged(asked) : '';
-    return name && (Object.prototype.hasOwnProperty.call(known, name) ? known[name] : 'unknown');
+    return name && (Object.hasOwn(known, name) ? known[name] : 'unknown');
 }
 
 function seconds(ms) { return Math.max(0, Math.round(ms)) / 1000; }

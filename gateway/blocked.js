@@ -1,7 +1,5 @@
 // Whom the operator has shut out (`fortress block`). Touches no nginx object: every function here is plain and runs under any JavaScript engine.
 
-import errors from 'errors.js';
-
 /**
  * The list as `fortress block` wrote it: 'u:<user>' or 'a:<address>' -> the second until which it holds, 0: for good.
  * Throws where it is not whole: half a list would let somebody in.
@@ -22,9 +20,4 @@ function read(text) {
 /** Does a row, as text, still hold at this time? */
 function holds(until, now) { return until !== undefined && (until === '0' || Number(until) > now / 1000); }
 
-function refusal() { return errors.refuse(403, 'blocked', 'blocked here; ask whoever runs this server'); }
-
-/** Nothing is known of who is blocked, so nobody may pass. */
-function unread() { return errors.refuse(503, 'no-block-list', 'the gateway cannot read who is blocked'); }
-
-export default { holds, read, refusal, unread };
+export default { holds, read };

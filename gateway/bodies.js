@@ -6,11 +6,9 @@ import keys from 'keys.js';
 import models from 'models.js';
 import outline from 'outline.js';
 import reach from 'reach.js';
+import schema from 'schema.js';
 
-const refuse = errors.refuse;
 const DIGEST = /^sha256:[0-9a-f]{64}$/;
-
-function has(object, key) { return Object.prototype.hasOwnProperty.call(object, key); }
 
 // Go's decoder takes a key in any case: one that it would read as another key is refused.
 function spelling(object, known, closed) {
@@ -18,8 +16,8 @@ function spelling(object, known, closed) {
     for (let i = 0; i < written.length; i++) {
         if (known.indexOf(written[i]) >= 0) continue;
         const folded = reach.fold(written[i]);
-        if (folded !== written[i] && (known.indexOf(folded) >= 0 || closed.indexOf(folded) >= 0 || has(object, folded)))
-            return refuse(400, 'key-spelling', 'write the keys of the body in lower case');
+        if (folded !== written[i] && (known.indexOf(folded) >= 0 || closed.indexOf(folded) >= 0 || Object.hasOwn(object, folded)))
+            return errors.of('key-spelling');
     }
     return null;
 }
@@ -32,8 +30,8 @@ function only(object, known) {
 
 // The objects inside a body that Ollama obeys; null is absent to it. Refusal, or null.
 function nested(ask, name, known) {
-    if (!has(ask, name) || ask[name] === null) return null;
-    if (!reach.isObject(ask[name])) return refuse(400, name + '-type', '"' + name + '" must be an object');
+    if (!Object.hasOwn(ask, name) || ask[name] === null) return null;
+    if (!reach.isObject(ask[name])) return errors.refuse(400, name + '-type', '"' + name + '" must be an object');
     return spelling(ask[name], known, []);
 }
 
@@ -45,10 +43,9 @@ function limit(ask, row, user, more) {
     for (const key of Object.keys(ask)) {
         const value = ask[key];
         if ((typeof value === 'number' || key.slice(-7) === '_tokens') && value !== null && !bounds.exact(value))
-            return refuse(400, 'number-type', '"' + key + '" must be a number of at most 2^53');
+            return errors.of('number-type', key);
     }
-    if (more === reach.ELSEWHERE)
-        return refuse(400, 'image-url', 'images go in the body, as base64 or a data: URL; nothing is fetched from here');
+    if (more === reach.ELSEWHERE) return errors.of('image-url');
     if (Array.isArray(ask.tools)) ask.tools = reach.ownTools(ask.tools);
     if (ask.stream_options) ask.stream_options = only(ask.stream_options, keys.stream_options.keys);
     if (ask.options) ask.options = bounds.options(ask.options, user);
@@ -61,13 +58,9 @@ function limit(ask, row, user, more) {
 
 // What may be made from uploaded blobs: nothing that names another model, another server or another file.
 function upload(ask, known) {
-    if (Object.keys(ask).some(key => known.indexOf(key) < 0))
-        return refuse(400, 'create-key', 'create takes only: ' + known.join(', '));
-    const files = ask.files;
-    if (files === null || typeof files !== 'object' || Array.isArray(files) || Object.keys(files).length === 0
-        || Object.keys(files).some(name => !DIGEST.test(String(files[name]))))
-        return refuse(400, 'create-files', '"files" must name uploaded blobs by their sha256: digests');
-    return null;
+    if (Object.keys(ask).some(key => known.indexOf(key) < 0)) return errors.of('create-key', known.join(', '));
+    const digests = reach.isObject(ask.files) ? Object.values(ask.files) : [];
+    return digests.length && digests.every(digest => DIGEST.test(String(digest))) ? null : errors.of('create-files');
 }
 
 /**
@@ -83,30 +76,30 @@ function judge(bytes, route, user, mark) {
     const seen = outline.read(bytes, mark);
     if (seen instanceof errors.Refusal) return seen;
     const ask = seen.ask, row = keys.routes[route.path];
-    if (!reach.isObject(ask)) return refuse(400, 'not-an-object', 'the body must be a JSON object');
+    if (!reach.isObject(ask)) return errors.of('not-an-object');
     const twin = spelling(ask, row.keys, row.closed);
     if (twin) return twin;
     let model = '';
     for (let i = 0; i < route.models.length; i++) {
         const key = route.models[i];
-        if (!has(ask, key) || ask[key] === '') continue;
-        if (typeof ask[key] !== 'string') return refuse(400, 'model-type', '"' + key + '" must be a string');
+        if (!Object.hasOwn(ask, key) || ask[key] === '') continue;
+        if (typeof ask[key] !== 'string') return errors.of('model-type', key);
         const refusal = models.modelOf(ask[key], user);
         if (refusal) return refusal;
         model = model || ask[key];
     }
-    if (!model) return refuse(400, 'no-model', 'the body names no model');
+    if (!model) return errors.of('no-model');
     const kept = only(ask, row.keys);
     const more = reach.more(kept);
-    const refusal = (route.path === '/api/create' ? upload(ask, row.keys) : null) || limit(kept, row, user, more);
+    const refusal = (route.path === '/api/create' ? upload(ask, row.keys) : null) || limit(kept, row, user, more)
+        || schema.within(kept, row.schemas, mark);
     return refusal || { ask: kept, insides: seen.insides, model: model, grows: more > 0 };
 }
 
 /** The verdict on the part of a path that the client chooses: a model's name, or a blob's digest. */
 function judgeTail(route, path, user) {
     const tail = path.slice(route.path.length);
-    if (route.tail === 'model') return models.modelOf(tail, user);
-    return DIGEST.test(tail) ? null : refuse(400, 'digest', 'this is not a digest');
+    return route.tail === 'model' ? models.modelOf(tail, user) : DIGEST.test(tail) ? null : errors.of('digest');
 }
 
 export default { judge, judgeTail };

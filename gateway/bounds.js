@@ -24,8 +24,7 @@ function options(given, user) {
     for (const key of Object.keys(given)) {
         let value = given[key];
         if (value === null || allowed.indexOf(key) < 0) continue; // to Ollama, null is absent
-        if (!typed(key, value))
-            return errors.refuse(400, 'option-type', 'option "' + key + '" has the wrong type, or is too large to be kept exact');
+        if (!typed(key, value)) return errors.of('option-type', key);
         // Each other context loads the model anew, for everybody: a user gets the stack's, or the one wider one. And for
         // so many tokens that it shall not repeat, the runner takes memory at once.
         if (key === 'repeat_last_n' || (key === 'num_ctx' && user.role === 'admin')) value = clamp(value, user.limits.context_tokens);

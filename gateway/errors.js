@@ -2,27 +2,23 @@
 
 import says from 'says.js';
 
-const DECLARED = 'models come and go by their lines under `models:` in the stack file, never through the gateway';
-
 /** A decision against a request: what the caller hears, and the reason for the audit line. */
 class Refusal {
-    constructor(status, reason, says, headers) {
-        this.status = status;
-        this.reason = reason;
-        this.says = says;
-        this.headers = headers || {};
-    }
+    constructor(status, reason, says, headers) { Object.assign(this, { status, reason, says, headers: headers || {} }); }
 }
 
 function refuse(status, reason, says, headers) { return new Refusal(status, reason, says, headers); }
 
-/**
- * The refusal of whoever asks for more than a limit; it names it to every API.
- *   seconds  until it makes sense to try again
- *   reason   for the audit line, where it is not the limit's name
- */
-function limited(name, value, says, seconds, reason) {
-    return refuse(429, reason || name, 'limit ' + name + ' (' + value + ') reached' + says + '; try again in ' + seconds + ' s',
+/** The policy's own refusal for this reason; `about` stands where its words in says.json leave room. */
+function of(reason, about) {
+    const [status, words, headers] = says.refusals[reason];
+    return refuse(status, reason, words.replace('%', about), Object.assign({}, headers));
+}
+
+/** The refusal of whoever asks for more than a limit; it names it to every API. wait: seconds, where says.json has none. */
+function limited(name, value, wait) {
+    const [words = '', seconds = wait, reason = name] = says.limits[name] || [];
+    return refuse(429, reason, 'limit ' + name + ' (' + value + ') reached' + words + '; try again in ' + seconds + ' s',
         { 'Retry-After': String(seconds) });
 }
 
@@ -46,4 +42,4 @@ function body(api, refusal) {
     return JSON.stringify({ error: refusal.says });
 }
 
-export default { DECLARED, Refusal, apiOf, body, limited, made, refuse };
+export default { Refusal, apiOf, body, limited, made, of, refuse };

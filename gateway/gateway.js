@@ -107,20 +107,22 @@ function misdirected(r) {
     return true;
 }
 
+// Takes one of what `dict` holds for this key. Returns: Refusal, or null.
+function taken(dict, key, limit) {
+    const [allowed, full, wait] = rates.take(dict.get(key), limit.perMinute, limit.burst, Date.now());
+    dict.set(key, full);
+    return allowed ? null : errors.limited(limit.name, limit.perMinute, wait);
+}
+
 function overRate(route, caller, limits) {
-    const take = rates.bucket(route, limits), key = take.name + '|' + caller.user;
-    const [allowed, full, wait] = rates.take(shared.buckets.get(key), take.perMinute, take.burst, Date.now());
-    shared.buckets.set(key, full);
-    return allowed ? null : errors.limited(take.name, take.perMinute, '', wait);
+    const limit = rates.bucket(route, limits);
+    return taken(shared.buckets, limit.name + '|' + caller.user, limit);
 }
 
 // Whoever proves nothing: counted by the place it comes from, and only there, so that it costs nobody who is known.
 function unproven(r, refusal) {
-    const perMinute = principals.failed_auth_per_minute, key = place(r);
-    const [allowed, full, wait] = rates.take(shared.guesses.get(key), perMinute, perMinute, Date.now());
-    shared.guesses.set(key, full);
-    return allowed ? refusal : errors.limited('failed_auth_per_minute', perMinute,
-        ': too many requests without a valid key from this address', wait);
+    const most = principals.failed_auth_per_minute, limit = { name: 'failed_auth_per_minute', perMinute: most, burst: most };
+    return taken(shared.guesses, place(r), limit) || refusal;
 }
 
 // Where this engine found a free slot the last time: that one is mostly free again, however many streams are open.
@@ -136,7 +138,7 @@ function overStreams(v, id, caller, limits) {
         v.fortress_slot = slot;
         return null;
     }
-    return errors.limited('concurrent', limits.concurrent, '', 1);
+    return errors.limited('concurrent', limits.concurrent);
 }
 
 // Was this worker made with the file that lies there now? An old worker, whose streams go on, was not.
@@ -177,18 +179,18 @@ function take(id) {
 // One look of one who waits: a few reads of shared memory as long as no slot is free. undefined means: wait on.
 function look(r, row) {
     const all = shared.queue, limits = principals.queue;
-    if (!shared.live.has(row.ticket)) return identity.unknown();
-    if (isBlocked(r, row.user)) return blocked.refusal();
-    if (!all.has(row.id)) return queue.gone();
+    if (!shared.live.has(row.ticket)) return errors.of('no-identity');
+    if (isBlocked(r, row.user)) return errors.of('blocked');
+    if (!all.has(row.id)) return errors.of('left-queue');
     if (shared.slots.size() < limits.slots && queue.next(waiting()).id === row.id) {
-        if (left([row]).length) return queue.gone();
+        if (left([row]).length) return errors.of('left-queue');
         if (take(row.id)) {
             all.set(TURN, String(row.tag));
             all.delete(row.id);
             return null;
         }
     }
-    return Date.now() < row.since + limits.wait_s * 1000 ? undefined : queue.late(limits);
+    return Date.now() < row.since + limits.wait_s * 1000 ? undefined : errors.limited('queue_wait_s', limits.wait_s);
 }
 
 /** An inference slot: null, where one is free and nobody waits; else Refusal, or a promise of the one or the other. */
@@ -251,8 +253,8 @@ function barred(r, caller) {
     const list = shared.blocked, mute = observe.shut();
     if (mute) return mute;
     if (!list.has('id')) heed();
-    if (!list.has('id')) return blocked.unread();
-    return isBlocked(r, caller ? caller.user : '') ? blocked.refusal() : null;
+    if (!list.has('id')) return errors.of('no-block-list');
+    return isBlocked(r, caller ? caller.user : '') ? errors.of('blocked') : null;
 }
 
 // The meter of the request that this engine serves.
@@ -357,12 +359,11 @@ async function decide(r, said, route, page, denied, body) {
     }
     if (route.models) {
         v.fortress_model = 'unknown';
-        if (r.headersIn['Content-Encoding'] !== undefined)
-            return end(r, errors.refuse(415, 'encoded-body', 'send the body without Content-Encoding'));
+        if (r.headersIn['Content-Encoding'] !== undefined) return end(r, errors.of('encoded-body'));
         const bytes = Buffer.from(body || await r.readRequestArrayBuffer());
         const verdict = bodies.judge(bytes, route, user, id);
         // A body that came slowly may have outlived its entry among the streams.
-        const late = (alive(caller) ? barred(r, caller) : identity.unknown()) || crowded();
+        const late = (alive(caller) ? barred(r, caller) : errors.of('no-identity')) || crowded();
         if (late) return end(r, late);
         if (verdict instanceof errors.Refusal) return end(r, verdict);
         v.fortress_model = verdict.model;
@@ -379,7 +380,7 @@ async function decide(r, said, route, page, denied, body) {
 function nothing(r) {
     if (misdirected(r)) return;
     note(r, who(r));
-    end(r, routes.declared.indexOf(asked(r)) < 0 ? errors.made(404) : errors.refuse(404, 'never', errors.DECLARED));
+    end(r, routes.declared.indexOf(asked(r)) < 0 ? errors.made(404) : errors.of('never'));
 }
 
 /** Of the error pages /-/error/<status>, js_access and for subrequests js_content: what nginx itself refused, in the caller's shape. */
@@ -394,32 +395,21 @@ function failed(r) {
     end(r, refusal, refusal.status >= 500 ? 'failed' : 'refused');
 }
 
-// One of Ollama's lists, by a path that no client can reach; null where an error has been answered instead.
-async function ask(r, path) {
+// Answers what is `shown` of one of Ollama's lists, which it is asked for by a path that no client can reach.
+async function ask(r, path, shown) {
     const reply = await r.subrequest('/-' + path);
-    if (reply.status === 200) return JSON.parse(reply.responseText);
-    end(r, errors.made(reply.status === 504 ? 504 : 502), 'failed');
-    return null;
+    if (reply.status !== 200) return end(r, errors.made(reply.status === 504 ? 504 : 502), 'failed');
+    const value = shown(JSON.parse(reply.responseText));
+    return value ? answer(r, value) : end(r, errors.of('no-such-model'));
 }
 
-function answer(r, value) {
-    r.headersOut['Content-Type'] = 'application/json';
-    r.return(200, JSON.stringify(value) + '\n');
-}
+function answer(r, value) { say(r, 200, { 'Content-Type': 'application/json' }, JSON.stringify(value) + '\n'); }
 
 /** js_content of the lists of models: a caller sees what it may use. */
-async function list(r) {
-    const all = await ask(r, r.uri);
-    if (all) answer(r, models.visible(all, principals.users[r.variables.fortress_principal]));
-}
+function list(r) { return ask(r, r.uri, all => models.visible(all, principals.users[r.variables.fortress_principal])); }
 
 /** js_content of /v1/models/<name>: answered here from Ollama's list, so that no chosen path goes on. */
-async function describe(r) {
-    const all = await ask(r, '/v1/models');
-    if (!all) return;
-    const found = models.described(all, r.variables.fortress_model);
-    return found ? answer(r, found) : end(r, errors.refuse(404, 'no-such-model', 'there is no such model here'));
-}
+function describe(r) { return ask(r, '/v1/models', all => models.described(all, r.variables.fortress_model)); }
 
 /**
  * js_body_filter: every chunk leaves at once; a stream whose key or address row is gone, or blocked, is cut. After a reload the
@@ -494,9 +484,8 @@ function leaving() { return fs.readFileSync('/proc/self/cmdline', 'utf8').indexO
 function own(r) {
     const now = Date.now(), v = r.variables, name = v.fortress_principal, user = principals.users[name];
     if (r.uri === '/fortress/usage') {
-        const all = {};
-        Object.keys(principals.users).forEach(each => { all[each] = ledger.shown(each, principals.users[each].limits, now); });
-        return answer(r, { timezone: principals.clock.timezone, users: all });
+        const rows = Object.keys(principals.users).map(each => [each, ledger.shown(each, principals.users[each].limits, now)]);
+        return answer(r, { timezone: principals.clock.timezone, users: Object.fromEntries(rows) });
     }
     const streams = shared.streams.keys(1000000).filter(slot => slot.indexOf(name + '|') === 0).length;
     const waits = waiting().filter(row => row.user === name).length;

@@ -5,8 +5,6 @@ import errors from 'errors.js';
 // Of a key: 32 bytes in hexadecimal. What else it may be, its hash decides, which only a key of ours has.
 const DIGITS = 64;
 
-function has(object, key) { return Object.prototype.hasOwnProperty.call(object, key); }
-
 /** The key in an Authorization header: null without one, '' where it is not one of ours. */
 function bearer(header) {
     if (header === undefined || header === null) return null;
@@ -22,11 +20,11 @@ function bearer(header) {
  */
 function identify(known, header, sha256, relay, address) {
     const place = relay + '|' + address;
-    const row = relay && has(known.addresses, place) ? known.addresses[place] : undefined;
+    const row = relay && Object.hasOwn(known.addresses, place) ? known.addresses[place] : undefined;
     const key = bearer(header);
     if (key !== null) {
         const hash = key && sha256(key);
-        if (!hash || !has(known.keys, hash)) return null;
+        if (!hash || !Object.hasOwn(known.keys, hash)) return null;
         const user = known.keys[hash];
         return { user: user, proof: 'key', ticket: 'k:' + hash, device: row && row.user === user ? row.device : '' };
     }
@@ -45,11 +43,6 @@ function tickets(known) {
         Object.keys(known.emails).map(mail => session(known, mail)));
 }
 
-function unknown() {
-    return errors.refuse(401, 'no-identity', 'no valid API key, and no tunnel address that proves you',
-        { 'WWW-Authenticate': 'Bearer' });
-}
-
 /**
  * A page of another site must not act through a tunnel, or a cookie, that proves its owner by itself.
  *   page   host and port of the browser's page, where the request came to it: then no other origin is its own
@@ -59,7 +52,7 @@ function crossSite(caller, known, origin, fetchSite, page) {
     const own = page ? [page] : [known.domain].concat(known.tunnel_addresses.map(a => a.indexOf(':') < 0 ? a : '[' + a + ']'));
     const foreign = (fetchSite && fetchSite !== 'same-origin' && fetchSite !== 'none')
         || (origin && own.every(name => origin !== 'https://' + name));
-    return foreign ? errors.refuse(403, 'cross-site', 'a page of another site cannot act for you') : null;
+    return foreign ? errors.of('cross-site') : null;
 }
 
-export default { bearer, crossSite, identify, session, tickets, unknown };
+export default { bearer, crossSite, identify, session, tickets };

@@ -90,9 +90,7 @@ function used(user, name, now) {
 
 // One entry per running request, with a timeout: those of a worker that died free themselves.
 function reserved(user) {
-    let sum = 0;
-    held.items(1000000).forEach(row => { if (row[0].indexOf(user + '|') === 0) sum += row[1]; });
-    return sum;
+    return held.items(1000000).reduce((sum, row) => row[0].indexOf(user + '|') === 0 ? sum + row[1] : sum, 0);
 }
 
 /**

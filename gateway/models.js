@@ -39,27 +39,22 @@ function mayUse(patterns, name) {
         : (own || p.indexOf('/') >= 0) && (matches(p, short) || matches(p, full)));
 }
 
-// Names that were granted lately, by their user's row: a caller asks for the same few again and again.
+// The name that was granted last, by its user's row: a caller asks for the same one again and again.
 const granted = new WeakMap();
-const KEPT = 64;
 
 /** Returns: Refusal, or null where this user may use the model. */
 function modelOf(name, user) {
-    const known = granted.get(user) || new Set();
-    if (known.has(name)) return null;
+    if (granted.get(user) === name) return null;
     const refusal = decide(name, user);
-    if (!refusal && known.size < KEPT) granted.set(user, known.add(name));
+    if (!refusal) granted.set(user, name);
     return refusal;
 }
 
 function decide(name, user) {
-    if (!MODEL.test(name) || ODD.test(name) || SOURCE.test(name.toLowerCase()))
-        return errors.refuse(400, 'model-name', 'this is not a model name');
-    if (LEAVES.test(name.toLowerCase()))
-        return errors.refuse(403, 'leaves-this-host', 'cloud models are closed: prompts never leave this server');
-    if (!mayUse(user.models, name))
-        return errors.refuse(403, 'model-not-granted', 'this model is not among those you may use');
-    return null;
+    const low = name.toLowerCase();
+    if (!MODEL.test(name) || ODD.test(name) || SOURCE.test(low)) return errors.of('model-name');
+    if (LEAVES.test(low)) return errors.of('leaves-this-host');
+    return mayUse(user.models, name) ? null : errors.of('model-not-granted');
 }
 
 /** One model out of Ollama's own list, as OpenAI's API shows it; null where it is not there. */

@@ -64,9 +64,7 @@ function mend() {
 
 /** Is the trail one that must be written, and cannot be? Returns: Refusal, or null. */
 function shut() {
-    return principals.audit.strict && figures.get(MISSING)
-        ? errors.refuse(503, 'audit-away', 'the audit trail cannot be written, so nothing is answered', { 'Retry-After': '1' })
-        : null;
+    return principals.audit.strict && figures.get(MISSING) ? errors.of('audit-away') : null;
 }
 
 /** js_periodic of the newest worker, see exporter.js: it is there, and keeps what a kill would forget. */

@@ -12,17 +12,6 @@ const LONG = 256, HEAD = 96;
 // A body of so few bytes is sooner parsed as it is, and then looked through.
 const SMALL = 2048;
 const QUOTE = 34, COLON = 58, BACKSLASH = 92, U = 117;
-const refuse = errors.refuse;
-
-function tooMany() {
-    return refuse(413, 'too-many-values', 'the body holds too many values, some ten thousand; send them in several requests');
-}
-
-function tooDeep() { return refuse(400, 'too-deep', 'the body is nested more than ' + DEPTH + ' deep'); }
-
-function tooWide() { return refuse(413, 'too-many-keys', 'an object of the body has more than ' + MEMBERS + ' keys'); }
-
-function tooLarge() { return refuse(400, 'number-size', 'the body holds a number that no decoder can keep'); }
 
 // - . 0-9 and + e E
 function numeric(c) { return (c >= 48 && c <= 57) || c === 45 || c === 46 || c === 43 || c === 101 || c === 69; }
@@ -50,17 +39,13 @@ function neck(bytes, from) {
     return at;
 }
 
-// The same questions, asked of a small body when it has been parsed.
-function flaw(value, depth) {
-    if (typeof value === 'number') return isFinite(value) ? null : tooLarge();
-    if (value === null || typeof value !== 'object') return null;
-    if (depth === DEPTH) return tooDeep();
+// The same questions, asked of a small body when it has been parsed; throws the Refusal.
+function check(value, depth) {
+    if (typeof value === 'number' && !isFinite(value)) throw errors.of('number-size');
+    if (value === null || typeof value !== 'object') return;
+    if (depth === DEPTH) throw errors.of('too-deep', DEPTH);
     const keys = Object.keys(value);
-    for (let i = 0; i < keys.length; i++) {
-        const inner = value[keys[i]], found = typeof inner === 'string' ? null : flaw(inner, depth + 1);
-        if (found) return found;
-    }
-    return null;
+    for (let i = 0; i < keys.length; i++) if (typeof value[keys[i]] !== 'string') check(value[keys[i]], depth + 1);
 }
 
 /**
@@ -72,9 +57,11 @@ function flaw(value, depth) {
 function read(bytes, mark) {
     const small = bytes.length <= SMALL, seen = small ? { text: bytes.toString(), insides: [] } : shorten(bytes, mark);
     if (seen instanceof errors.Refusal) return seen;
-    let ask;
-    try { ask = JSON.parse(seen.text); } catch (e) { return refuse(400, 'not-json', 'the body is not JSON'); }
-    return (small && flaw(ask, 0)) || { ask: ask, insides: seen.insides };
+    try {
+        const ask = JSON.parse(seen.text);
+        if (small) check(ask, 0);
+        return { ask: ask, insides: seen.insides };
+    } catch (e) { return e instanceof errors.Refusal ? e : errors.of('not-json'); }
 }
 
 /** In one pass, and before anything recursive: Refusal, or {text, insides}; the text is JSON where the bytes are. */
@@ -86,18 +73,18 @@ function shorten(bytes, mark) {
         if (quote < 0) quote = size;
         while (at < quote) {
             const c = bytes[at], from = at++;
-            if (++spent > MOST) return tooMany();
+            if (++spent > MOST) return errors.of('too-many-values');
             if (c === 123 || c === 91) {
                 spent += EACH;
-                if (++depth > DEPTH) return tooDeep();
+                if (++depth > DEPTH) return errors.of('too-deep', DEPTH);
                 members[depth] = 0;
             } else if (c === COLON) {
-                if (++members[depth] > MEMBERS) return tooWide();
+                if (++members[depth] > MEMBERS) return errors.of('too-many-keys', MEMBERS);
             } else if (c === 125 || c === 93) {
                 depth--;
             } else if (numeric(c)) {
                 while (at < quote && at - from <= DIGITS && numeric(bytes[at])) at++;
-                if (unkept(bytes, from, at)) return tooLarge();
+                if (unkept(bytes, from, at)) return errors.of('number-size');
                 spent += at - from - 1;
             }
         }
@@ -111,7 +98,7 @@ function shorten(bytes, mark) {
             while (bytes[before] === BACKSLASH && end - before < MOST) before--;
             spent += end - before - 1;
             if (end === size || (end - before) % 2) break;
-            if (spent > MOST) return tooMany();
+            if (spent > MOST) return errors.of('too-many-values');
         }
         at = end + 1;
         if (end - quote <= LONG) continue;
@@ -125,7 +112,7 @@ function shorten(bytes, mark) {
         insides.push(bytes.subarray(from, end));
         kept = end;
     }
-    if (spent > MOST) return tooMany();
+    if (spent > MOST) return errors.of('too-many-values');
     parts.push((kept ? bytes.subarray(kept) : bytes).toString());
     return { text: parts.join(''), insides: insides };
 }

@@ -19,20 +19,11 @@ function next(rows) {
 
 /** May one more request of `user` wait? limits: `queue` of principals.js. Returns: Refusal, or null. */
 function full(rows, user, limits) {
-    if (!limits.wait_s) return errors.limited('slots', limits.slots, ': no inference slot is free', 1, 'queue-wait');
-    if (rows.filter(row => row.user === user).length >= limits.per_user)
-        return errors.limited('queue_per_user', limits.per_user, ': as many of your requests wait already', 5, 'queue-full');
-    return rows.length < limits.total ? null
-        : errors.limited('queue_total', limits.total, ': as many requests wait already', 5, 'queue-full');
+    if (!limits.wait_s) return errors.limited('slots', limits.slots);
+    const own = rows.filter(row => row.user === user).length;
+    if (own >= limits.per_user) return errors.limited('queue_per_user', limits.per_user);
+    return rows.length < limits.total ? null : errors.limited('queue_total', limits.total);
 }
-
-/** The refusal of whoever has waited for as long as one may. */
-function late(limits) {
-    return errors.limited('queue_wait_s', limits.wait_s, ': no inference slot became free', 1, 'queue-wait');
-}
-
-/** The answer to whoever has left; only the audit line hears it. */
-function gone() { return errors.refuse(499, 'left-queue', 'the client left while it waited'); }
 
 /** An IPv4 peer as the kernel writes it in /proc/net/tcp: the bytes of the address backwards. */
 function peer(address, port) {
@@ -46,4 +37,4 @@ function left(rows, table) { return rows.filter(row => table.indexOf(' ' + row.p
 /** Milliseconds to the next look: whoever has waited long may wait a hundredth of that longer. */
 function pause(waited) { return Math.min(250, Math.max(25, waited / 100)); }
 
-export default { full, gone, late, left, next, pause, peer, tag };
+export default { full, left, next, pause, peer, tag };

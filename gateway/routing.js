@@ -1,18 +1,14 @@
 // Which route a request means, and whether this caller may have it at all. Touches no nginx object: every function here is plain and runs under any JavaScript engine.
 
 import errors from 'errors.js';
-import identity from 'identity.js';
 
 /** The row of a path; `raw` is the client's own spelling. Only the plain spelling of a path is that path. */
 function routeOf(rows, path, raw) {
     const written = raw.split('?')[0];
     for (let i = 0; i < rows.length; i++) {
         const row = rows[i];
-        if (row.tail === undefined) {
-            if (row.path === path && written === path) return row;
-        } else if (path.indexOf(row.path) === 0 && decoded(written) === path) {
+        if (row.tail === undefined ? row.path === path && written === path : path.indexOf(row.path) === 0 && decoded(written) === path)
             return row;
-        }
     }
     return null;
 }
@@ -28,9 +24,8 @@ function decoded(text) {
 function open(route, method, caller, known) {
     // A route that hides its other methods is no route to them.
     if (!route || (route.hides && route.methods.indexOf(method) < 0)) return errors.made(404);
-    if (!caller) return identity.unknown();
-    if (route.role === 'admin' && known.users[caller.user].role !== 'admin')
-        return errors.refuse(403, 'admin-only', 'this route is for admins');
+    if (!caller) return errors.of('no-identity');
+    if (route.role === 'admin' && known.users[caller.user].role !== 'admin') return errors.of('admin-only');
     const allowed = route.methods.join(', ');
     if (route.methods.indexOf(method) < 0)
         return errors.refuse(405, 'wrong-method', 'allowed here: ' + allowed, { Allow: allowed });

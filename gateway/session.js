@@ -45,25 +45,16 @@ function pageRouteOf(rows, known, path, raw) {
  */
 function caller(known, status, email, row) {
     if (status === 401) return null;
-    if (status !== 202) return away();
+    if (status !== 202) return errors.of('login-away');
     const name = (email || '').toLowerCase();
-    if (!Object.prototype.hasOwnProperty.call(known.emails, name)) return stranger();
+    if (!Object.hasOwn(known.emails, name)) return errors.of('not-in-the-list');
     const user = known.emails[name];
     return { user: user, proof: 'session', ticket: identity.session(known, name), device: row && row.user === user ? row.device : '' };
 }
 
-function stranger() {
-    return errors.refuse(403, 'not-in-the-list', 'you are signed in, but nobody here has this e-mail address');
-}
-
-function away() {
-    return errors.refuse(503, 'login-away', 'the login service does not answer; try again soon', { 'Retry-After': '2' });
-}
-
 /** A program has no business on the page, however it proves itself. */
 function service(known, caller) {
-    return caller && known.users[caller.user].service
-        ? errors.refuse(403, 'service', 'a service user has an API key, and no page') : null;
+    return caller && known.users[caller.user].service ? errors.of('service') : null;
 }
 
 /** A step of the login itself, before anybody can be known: may it be made? Returns: Refusal, or null. */
@@ -71,14 +62,14 @@ function step(path, method, fetchSite) {
     if (method !== 'GET') return errors.refuse(405, 'wrong-method', 'allowed here: GET', { Allow: 'GET' });
     // Whoever is signed out by another site's page is at least annoyed. The callback always comes from another site.
     if (path === '/oauth2/sign_out' && fetchSite && fetchSite !== 'same-origin' && fetchSite !== 'none')
-        return errors.refuse(403, 'cross-site', 'a page of another site cannot sign you out');
+        return errors.of('cross-site');
     return null;
 }
 
 /** What a refusal of the login service means; null for all other paths. */
 function failed(path, status) {
     if (path.indexOf('/oauth2/') !== 0 || (status < 500 && status !== 403 && status !== 401)) return null;
-    if (status === 502 || status === 503 || status === 504) return away();
+    if (status === 502 || status === 503 || status === 504) return errors.of('login-away');
     return errors.refuse(status === 401 ? 403 : status, 'login-failed', 'the sign-in did not work; begin it again');
 }
 

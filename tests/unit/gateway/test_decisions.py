@@ -6,10 +6,12 @@ The deployed gateway is asked about most of them too; here each branch stands by
 import base64
 import hashlib
 import json
+import re
 from typing import Any
 
 import pytest
 
+from render.principals import POLICY
 from tests.unit.gateway.harness import Bench
 from tests.unit.gateway.test_policy import DIGEST, NARROW, judge
 
@@ -101,8 +103,10 @@ def test_reads_and_inference_are_taken_from_buckets_of_their_own(bench: Bench):
 @pytest.mark.parametrize(
     ("call", "name", "seconds"),
     [
-        (("limited", "concurrent", 2, "", 1), "concurrent", "1"),
-        (("late", {"wait_s": 30}), "queue_wait_s", "1"),
+        (("limited", "concurrent", 2), "concurrent", "1"),
+        (("limited", "queue_total", 64), "queue_total", "5"),
+        (("limited", "requests_per_minute", 10, 7), "requests_per_minute", "7"),
+        (("limited", "failed_auth_per_minute", 10, 7), "failed_auth_per_minute", "7"),
     ],
 )
 def test_a_limit_says_its_name_and_when_to_come_back(call: tuple[Any, ...], name: str, seconds: str, bench: Bench):
@@ -112,8 +116,13 @@ def test_a_limit_says_its_name_and_when_to_come_back(call: tuple[Any, ...], name
         assert f"limit {name} " in bench.call("body", api, refusal)
 
 
+def test_every_refusal_of_the_policy_has_its_words_and_no_other():
+    used = {name for path in POLICY.glob("*.js") for name in re.findall(r"errors\.of\('([a-z-]+)'", path.read_text())}
+    assert used == set(json.loads((POLICY / "says.json").read_text())["refusals"])
+
+
 def test_whoever_has_left_the_queue_is_told_nothing(bench: Bench):
-    assert bench.call("gone")["status"] == 499
+    assert bench.call("of", "left-queue")["status"] == 499
 
 
 def test_of_equal_places_the_oldest_is_next_wherever_it_stands(bench: Bench):
@@ -149,11 +158,6 @@ def test_half_a_list_of_the_blocked_is_none(text: str, says: str, bench: Bench):
 def test_a_block_holds_until_its_time_or_for_good(until: str | None, now_ms: int, held: bool, bench: Bench):
     # JSON knows no `undefined`, which is what an absent row is: Number(null) is 0, and that is over as well.
     assert bench.call("holds", until, now_ms) is held
-
-
-def test_a_blocked_caller_and_an_unread_list_are_told_apart(bench: Bench):
-    assert (bench.call("refusal")["status"], bench.call("refusal")["reason"]) == (403, "blocked")
-    assert (bench.call("unread")["status"], bench.call("unread")["reason"]) == (503, "no-block-list")
 
 
 ORIGIN = "https://chat.example.com"
