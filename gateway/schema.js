@@ -3,7 +3,7 @@
 import errors from 'errors.js';
 import reach from 'reach.js';
 
-// Schemas that one unfolds to, where what it refers to is read again at each place: so many hold the others up for half a second.
+// Schemas that one unfolds to, where what it refers to is read again at each place: so many hold the others up for about a second.
 const MOST = 4000;
 // One in the other: twice as many are too deep for this engine's stack.
 const DEEP = 80;
