@@ -11,7 +11,7 @@ const SCALARS = ['string', 'number', 'integer', 'boolean', 'null'];
 // What holds schemas by names of the caller's own, and what holds none.
 const MAPS = ['properties', 'patternProperties', '$defs', 'definitions'], DATA = ['enum', 'const', 'default', 'examples'];
 // Of a tool, Ollama takes these in any case, and writes them anew.
-const TYPED = ['type', 'items', 'anyOf', 'enum', 'properties', '$defs'];
+const TYPED = ['type', 'items', 'anyOf', 'enum', 'properties', '$defs'], FOLDED = TYPED.map(reach.fold);
 // What repeats more than one character, and how often.
 const REPEATED = /[)?*+}](?=\{([^}]*)\})/g;
 // A $ref that we follow as llama-server does.
@@ -40,7 +40,7 @@ function check(all, node) {
     while (Array.isArray(node.allOf) && node.allOf.length === 1) Object.assign(node, { allOf: undefined }, node.allOf[0]);
     if (node.allOf !== undefined) throw errors.of('schema-parts');
     if (Array.isArray(node.type) && new Set(node.type).size < node.type.length) throw errors.of('schema-type');
-    if (Object.keys(node).some(key => TYPED.indexOf(key) < 0 && TYPED.some(each => reach.fold(each) === reach.fold(key))))
+    if (Object.keys(node).some(key => TYPED.indexOf(key) < 0 && FOLDED.indexOf(reach.fold(key)) >= 0))
         throw errors.of('key-spelling');
     const refers = node.$ref !== undefined, pattern = typeof node.pattern === 'string' ? node.pattern : '';
     if ((refers && !PLAIN.test(node.$ref)) || (node.$ref + pattern).indexOf(all.mark) >= 0) throw errors.of('schema-text');
@@ -55,7 +55,8 @@ function check(all, node) {
  */
 function look(all, node, deep, choices, map) {
     if (node === null || typeof node !== 'object') return;
-    spend(all, deep > DEEP ? MOST + 1 : 1);
+    if (deep > DEEP) throw errors.of('schema-size');
+    spend(all, 1);
     if (map || Array.isArray(node)) return Object.values(node).forEach(each => look(all, each, deep + 1, choices, false));
     if (all.open.has(node) && choices > all.open.get(node)) throw errors.of('schema-loop');
     if (all.open.has(node)) return;

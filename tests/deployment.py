@@ -286,8 +286,8 @@ class Deployment:
 
     def audit(self) -> list[dict[str, Any]]:
         """Of every day: at midnight the gateway sets its file aside."""
-        files = "cat /var/log/gateway/audit-*Z.json /var/log/gateway/audit.json 2> /dev/null || true"
-        text = docker("exec", self.container("gateway"), "sh", "-c", files)
+        each = 'for each in audit-*Z.json audit.json; do [ ! -e "$each" ] || cat "$each"; done'
+        text = docker("exec", self.container("gateway"), "sh", "-ec", f"cd /var/log/gateway; {each}")
         return [json.loads(line) for line in text.splitlines()]
 
     def commands(self) -> list[dict[str, Any]]:

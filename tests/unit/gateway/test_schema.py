@@ -45,7 +45,7 @@ def twice(levels: int) -> dict[str, Any]:
     return inner
 
 
-# Each was run against llama-server as Ollama 0.32.15 starts it.
+# Found by trying llama-server as Ollama 0.32.15 starts it; the variants beside them follow from its ways.
 REFUSED = {
     "brings it down: a part that refers to itself": ({"allOf": [ITSELF, TEXT], "$defs": {"a": ITSELF}}, "schema-parts"),
     "below a name that is a map": (
